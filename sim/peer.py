@@ -297,7 +297,7 @@ class SimulatedPeer:
     def _send(self, effect: Send) -> None:
         message, world = effect.message, self.world
         if message is not self._last_message or self._last_sent is None:
-            envelope = Envelope(self.name, self.boot, message)
+            envelope = self.protocol.envelope(message)
             frame = wire.encode(envelope)
             if world.checks_wire:
                 envelope = wire.decode(frame)

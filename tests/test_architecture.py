@@ -86,6 +86,7 @@ PROTOCOL_MAY = {
     "dataclasses",
     "functools",
     "hashlib",
+    "math",
     "re",
     "typing",
 }

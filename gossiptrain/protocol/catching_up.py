@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import Adopt, Connect, Discard, Effect, ExpectSnapshot, Notify, Send
-from gossiptrain.protocol.membership import Member
+from gossiptrain.protocol.member_table import Member
 from gossiptrain.protocol.messages import Abort, Accept, ExchangeId, Offer, Received, Reject, TransferKey
 from gossiptrain.protocol.notices import ExchangeFailed, Joined, SnapshotRefused
 from gossiptrain.protocol.open_exchange import NEVER_S, PULL_NUMBERS, OpenExchange
@@ -69,7 +69,7 @@ class CatchingUp:
         self._seek_at_s = now + RETRY_S
         alive = [member for member in others if member.state == "alive"]
         ready = [member for member in alive if member.caught_up]
-        if self._settle_at_s is None or any(m.caught_up and m.state in ("alive", "suspect") for m in others):
+        if self._settle_at_s is None or any(m.caught_up and m.is_living for m in others):
             self._settle_at_s = now + self._config.membership.settle_s
         if is_first and now >= self._settle_at_s and self._adopting is None:
             return self._become_source()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 import networkx as nx
 
@@ -15,46 +16,117 @@ TopologySpec = str | nx.Graph | Callable[[tuple[str, ...]], nx.Graph]
 
 @dataclass(frozen=True, slots=True)
 class MembershipConfig:
-    """When others are asked for a sign of life, and when they are given up.
+    """When others are asked for a sign of life, and when they are given up: SWIM (Das et al. 2002) with Lifeguard's local
+    health (Dadgar et al. 2018), a tolerance for stalls, and what refused connections tell.
 
     Attributes:
-        ping_period_s: seconds between two pings to each member; (0, 60]. Shorter notices hangs sooner, for more traffic.
-        suspect_after_s: silence after which a member is left out of mixing; above two ping periods, so that one
-            late answer accuses nobody.
-        dead_after_s: silence after which a member is taken for dead and the graph is re-wired. Above the longest pause
-            a healthy peer takes (checkpoint, compilation): re-wiring for a pause costs more than waiting.
-        refused_after_s: how long an address must refuse connections before its member is taken for dead. A refusal means
-            that the process is gone; the wait covers a quick restart.
+        probe_period_s: seconds between two probes by one peer; (0, 60]. A hang is noticed after about 1.6 periods and two
+            more; shorter notices sooner, for more traffic (two small messages a period and peer, whatever their number).
+        probe_timeout_s: how long a probe waits for its answer before others are asked to try; below the period, above the
+            round trip of the slowest link.
+        indirect_probes: others that are asked to probe one that does not answer; 0 asks nobody. More help where links lose
+            much: with loss p, suspicion comes wrongly with probability [1-(1-p)^2] [1-(1-p)^4]^k a probe.
+        local_health_max: a peer that misses answers it should get doubts itself, and waits up to so many periods longer;
+            0 is plain SWIM.
+        gossip_period_s, gossip_fanout: news go to so many random members in each period, as long as there are any.
+        retransmit_factor: each piece of news is passed on this many times max(2, ceil(log10(n + 1))) by each peer.
+        stall_tolerance_s: how long a suspect has, at least, to speak up before it is taken for dead. Above the longest
+            pause a healthy peer takes unannounced (checkpoint, compilation, garbage collection): re-wiring costs more than
+            waiting, since a suspect is left out of mixing anyhow. 0 is plain SWIM.
+        suspicion_factor: the suspect's time is at least this many max(1, log10 n) probe periods.
+        suspicion_max_factor: with one accuser only, the time is so many times longer; at least 1.
+        confirmations: other accusers that shorten it to the least: T = T_max - (T_max - T_min) log(c + 1) / log(k + 1).
+        refused_after_s: times max(1, log10 n): how long after the first refused connection a member is taken for dead. A
+            refusal means that the process is gone; the wait covers a quick restart.
+        refused_observers: so many peers must have seen refused connections; 0 leaves them out of account.
+        minds_own_stalls: a peer that stood still itself accuses nobody for the time it missed.
+        sync_settle_s: how long a view rests before a difference from another's is mended by sending whole lists.
+        lost_retry_s: seconds between two attempts at members taken for dead, per living member in the view (within 2 and
+            30 s each): so all members together try about 1 / lost_retry_s times a second. This heals partitions.
+        tombstone_s: how long the dead and the gone are remembered, so that late news do not revive them.
         hello_retry_s: seconds between two attempts at an address that has not answered.
-        lost_retry_s: seconds between two attempts at a member that was taken for dead; this heals a long partition.
         join_timeout_s: how long a peer with seeds tries to find anybody before it fails.
         settle_s: how long a peer waits for somebody to begin from before the first by name declares itself the beginning.
+        rewire_debounce_s: the graph is laid anew when the view has rested so long, so that many deaths cost one re-wiring.
+        rewire_within_s: ... or at the latest so long after the first change.
+        overlap_s: for so long after a re-wiring the former neighbours, if alive, count as neighbours too, as long as they
+            may not know yet: make before break.
     """
 
-    ping_period_s: float = 1.0
-    suspect_after_s: float = 3.0
-    dead_after_s: float = 30.0
+    probe_period_s: float = 1.0
+    probe_timeout_s: float = 0.5
+    indirect_probes: int = 3
+    local_health_max: int = 8
+    gossip_period_s: float = 0.2
+    gossip_fanout: int = 3
+    retransmit_factor: int = 4
+    stall_tolerance_s: float = 30.0
+    suspicion_factor: float = 4.0
+    suspicion_max_factor: float = 2.0
+    confirmations: int = 3
     refused_after_s: float = 1.0
-    hello_retry_s: float = 1.0
-    lost_retry_s: float = 10.0
+    refused_observers: int = 2
+    minds_own_stalls: bool = True
+    sync_settle_s: float = 2.0
+    lost_retry_s: float = 0.5
+    tombstone_s: float = 4 * 3600.0
+    hello_retry_s: float = 0.5
     join_timeout_s: float = 20.0
     settle_s: float = 5.0
+    rewire_debounce_s: float = 0.2
+    rewire_within_s: float = 0.6
+    overlap_s: float = 2.0
 
     def __post_init__(self) -> None:
+        may_be_zero = {"indirect_probes", "local_health_max", "stall_tolerance_s", "refused_observers", "confirmations"}
+        may_be_zero |= {"minds_own_stalls", "rewire_debounce_s", "rewire_within_s", "overlap_s"}
         for item in fields(self):
-            if not getattr(self, item.name) > 0:
-                raise ConfigurationError(
-                    f"{item.name}={getattr(self, item.name)!r}: must be a positive number of seconds"
-                )
-        if self.suspect_after_s < 2 * self.ping_period_s:
+            value = getattr(self, item.name)
+            if not (value >= 0 if item.name in may_be_zero else value > 0):
+                accepted = "0 or more" if item.name in may_be_zero else "positive"
+                raise ConfigurationError(f"{item.name}={value!r}: must be {accepted}")
+        if self.probe_timeout_s >= self.probe_period_s:
             raise ConfigurationError(
-                f"suspect_after_s={self.suspect_after_s} is below two ping periods "
-                f"(ping_period_s={self.ping_period_s}): a single late answer would suspect a healthy peer"
+                f"probe_timeout_s={self.probe_timeout_s} must be below probe_period_s={self.probe_period_s}: "
+                "the rest of the period is for those who are asked to try too"
             )
-        if self.dead_after_s <= self.suspect_after_s:
-            raise ConfigurationError(
-                f"dead_after_s={self.dead_after_s} must be above suspect_after_s={self.suspect_after_s}"
-            )
+        if self.suspicion_max_factor < 1:
+            raise ConfigurationError(f"suspicion_max_factor={self.suspicion_max_factor}: must be at least 1")
+
+    @classmethod
+    def swim(cls, **changes: Any) -> MembershipConfig:
+        """Returns plain SWIM: a fixed short suspicion, no local health, no heed of stalls and refusals."""
+        plain: dict[str, Any] = {"local_health_max": 0, "suspicion_max_factor": 1.0, "confirmations": 0}
+        return cls.lifeguard(**{**plain, **changes})
+
+    @classmethod
+    def lifeguard(cls, **changes: Any) -> MembershipConfig:
+        """Returns plain Lifeguard (its paper's alpha 5, beta 6): local health and shrinking suspicion only."""
+        plain: dict[str, Any] = {
+            "stall_tolerance_s": 0.0,
+            "suspicion_factor": 5.0,
+            "suspicion_max_factor": 6.0,
+            "refused_observers": 0,
+            "minds_own_stalls": False,
+        }
+        return cls(**{**plain, **changes})
+
+    def suspicion_min_s(self, living: int) -> float:
+        """Returns T_min: how long a suspect of `living` members has when several accuse it."""
+        return max(self.stall_tolerance_s, self.suspicion_factor * log_size(living) * self.probe_period_s)
+
+    def suspicion_max_s(self, living: int) -> float:
+        """Returns T_max: how long a suspect of `living` members has when one accuses it."""
+        return self.suspicion_max_factor * self.suspicion_min_s(living)
+
+    def retransmissions(self, living: int) -> int:
+        """Returns how often each peer passes a piece of news on among `living` members: a member misses all with e^-r."""
+        return self.retransmit_factor * max(2, math.ceil(math.log10(living + 1)))
+
+
+def log_size(living: int) -> float:
+    """Returns max(1, log10 n), by which time-outs grow with the number of members."""
+    return max(1.0, math.log10(max(1, living)))
 
 
 @dataclass(frozen=True, slots=True)

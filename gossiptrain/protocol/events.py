@@ -73,6 +73,13 @@ class LinkEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class BusyAnnounced:
+    """Training, and perhaps the whole process, will pause for up to so many seconds; 0 says that it is over."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveRequested:
     """Training is over on this peer, or it was told to stop."""
 
@@ -88,5 +95,6 @@ Event = (
     | StepsCompleted
     | DeadlineReached
     | LinkEvidence
+    | BusyAnnounced
     | LeaveRequested
 )

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import Connect, Discard, Effect, ExpectSnapshot, Mix, Notify, Release, Send
-from gossiptrain.protocol.membership import MEMBERS_MAX, Member
+from gossiptrain.protocol.member_table import MEMBERS_MAX, Member
 from gossiptrain.protocol.messages import Abort, Accept, ExchangeId, Offer, Received, Reject, TransferKey
 from gossiptrain.protocol.notices import Exchanged, ExchangeFailed, SnapshotRefused
 from gossiptrain.protocol.open_exchange import NEVER_S, OpenExchange

@@ -12,6 +12,12 @@ PARAMETERS_HASHED_MAX = 8192
 MINE_CHARACTERS_MAX = 1024
 
 
+def run_tag(config: ProtocolConfig) -> int:
+    """Returns 64 bits that stand for the run and its model, for the envelope of every message."""
+    text = "\n".join((config.run_id, *config.parameters))
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
 class Handshake:
     """Makes this peer's HELLO and judges the others'. Pure, but for what it was built from."""
 

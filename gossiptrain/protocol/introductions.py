@@ -1,7 +1,6 @@
 """Getting to know each other: greets addresses, answers those who greet, and tells the refused why.
 
-A link that was opened only to say something once (a refusal, a status) is closed a moment later; one to an address that
-never answered is closed when it is given up.
+A link that was opened only to say something once (a refusal, a status) is closed a moment later.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Fail, Notify, Send
 from gossiptrain.protocol.greeting import Greeting
 from gossiptrain.protocol.handshake import Handshake
-from gossiptrain.protocol.messages import Envelope, Hello, Members, Message, Refuse
+from gossiptrain.protocol.messages import Envelope, Hello, Message, Refuse, Sync
 from gossiptrain.protocol.notices import PeerRefused, SeedSilent
 
 LINGER_S = 2.0
@@ -47,18 +46,14 @@ class Introductions:
         """The time to find a seed begins."""
         self._started_s = now
 
-    def greet(self, addresses: tuple[str, ...], now: float, are_seeds: bool) -> list[Effect]:
+    def greet(self, addresses: tuple[str, ...], now: float) -> list[Effect]:
         """Introduces this peer at each address, and again until it answers."""
         effects: list[Effect] = []
         for address in addresses:
             is_own = address == self._config.control_address
-            if not is_own and self._greeting.add(address, now, are_seeds):
+            if not is_own and self._greeting.add(address, now):
                 effects += self._greet(address)
         return effects
-
-    def look_for(self, address: str, now: float) -> None:
-        """Tries a member that was taken for dead now and then: a partition, or a very long pause, ends some time."""
-        self._greeting.add_lost(address, now)
 
     def judge(self, hello: Hello, holder_address: str | None, name: str) -> Refuse | None:
         """Returns None when the greeter is welcome, else why it is not.
@@ -79,13 +74,13 @@ class Introductions:
             effects += self._tell(envelope, refuse, text)
         return effects
 
-    def welcome(self, hello: Hello, members: list[Members]) -> list[Effect]:
+    def welcome(self, hello: Hello, lists: list[Sync]) -> list[Effect]:
         """Answers a greeter that was let in: who this peer is, and whom else it knows."""
         address = hello.control_address
         self._greeting.answered(address)
         if not hello.wants_reply:
             return []
-        return [Send(address, self._hello(wants_reply=False)), *(Send(address, entries) for entries in members)]
+        return [Send(address, self._hello(wants_reply=False)), *(Send(address, part) for part in lists)]
 
     def refused(self, envelope: Envelope, refuse: Refuse, is_alone: bool, now: float) -> list[Effect]:
         """Another peer refuses this one, or answers a refusal of this one with its own value.
@@ -116,11 +111,14 @@ class Introductions:
         over = [address for address, until_s in self._lingering.items() if now >= until_s]
         for address in over:
             del self._lingering[address]
-        for address in [*over, *self._greeting.given_up(now)]:
+        for address in over:
             if not self._is_member(address) and not self._greeting.knows(address) and address not in self._lingering:
                 effects.append(Disconnect(address, "control"))
         for address in self._greeting.due(now):
-            effects += self._greet(address)
+            if self._is_member(address):
+                self._greeting.answered(address)
+            else:
+                effects += self._greet(address)
         effects += [Notify(SeedSilent(a, round(waited_s, 1))) for a, waited_s in self._greeting.silent(now)]
         return effects
 

@@ -1,306 +1,389 @@
-"""Who is in the run, as this peer has seen for itself.
+"""Who is in the run: SWIM (Das et al. 2002) with Lifeguard's local health (Dadgar et al. 2018), made for training.
 
-Theory of operation. A member enters the table by its own HELLO only; what others say of a third (`Members`) is a
-reason to introduce oneself, never a verdict. So no rumour can kill or revive anybody, and views agree because each
-follows the same evidence: words, silence, and links that break or refuse. Pings carry a hash of the living members;
-two peers whose hashes differ send each other their lists. This is the first, plain form of membership: every peer
-watches every other. Its seam is this class; gossiped verdicts with incarnations take its place behind it.
+Theory of operation. A peer enters by its own HELLO to any member, which lets it in and tells the others. From then on
+news travel as entries that merge in any order (`member_table`), riding on probes and on gossip (`dissemination`). Each
+peer probes one random member a period, and neighbours that were silent (`probing`). Who does not answer is SUSPECT: left
+out of mixing at once, and only that. Who does not speak up within the tolerance for stalls, or whose address refuses
+the connections of two observers, is DEAD: the graph is re-wired (`suspicion`). A suspect hears of the suspicion, raises
+its incarnation, and is alive for all. What becomes of whom is kept in `roster`.
 
-    unknown --HELLO--> alive <--word-- suspect --time-out or refusal--> dead --word of the same boot--> alive
-                         \\---------------- LEAVE ----------------> left
+    unknown --HELLO or news--> alive <--higher incarnation-- suspect --time, refusals--> dead --higher incarnation--> alive
+                                 \\------------------- LEAVE ------------------> left
+
+Two peers whose views stay different for a while send each other their lists; the dead are tried now and then. Both heal
+partitions: what one side buried is suspect to the other side's news, speaks up, and lives again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from hashlib import blake2b
-
+from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
-from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Notify, Send
-from gossiptrain.protocol.failure_detector import FailureDetector
-from gossiptrain.protocol.messages import Ack, Envelope, Hello, MemberEntry, Members, Ping
-from gossiptrain.protocol.notices import PeerDied, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
+from gossiptrain.protocol.effects import Effect, Send
+from gossiptrain.protocol.handshake import run_tag
+from gossiptrain.protocol.member_table import Member
+from gossiptrain.protocol.messages import Ack, Envelope, Gossip, Hello, Ping, PingRequest, PingResult, Sync
+from gossiptrain.protocol.probing import Probing
+from gossiptrain.protocol.roster import Roster
 
-MEMBERS_MAX = 1024
-ENTRIES_PER_MESSAGE = 256
-MEMBERS_MESSAGE_BYTES = 48 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One line of the table. `state` is "alive", "suspect", "dead" or "left"; `step` is the last it told."""
-
-    name: str
-    boot: int
-    control_address: str
-    data_address: str
-    state: str = "alive"
-    step: int = 0
-    caught_up: bool = False
-
-
-@dataclass(slots=True)
-class _Claim:
-    """Another process (its boot id) wants a member's name; has the member spoken since?"""
-
-    boot: int
-    is_answered: bool = False
+NEVER_S = float("inf")
+PIGGYBACK_MAX = 8
+GOSSIP_MAX = 32
+LOST_RETRY_S_RANGE = (2.0, 30.0)
+FORGETS_EVERY_S = 60.0
+LEAVE_FANOUT = 16
+TELLS_EVERY_S = 0.5
 
 
 class Membership:
-    """The table of members and what changes it. Methods return effects; queries have no side effects."""
+    """Keeps the roster up to date by messages and the clock. Methods return effects."""
 
     def __init__(self, config: ProtocolConfig) -> None:
         self._config = config
-        self._detector = FailureDetector(config.membership)
-        self._members: dict[str, Member] = {}
-        self._by_address: dict[str, str] = {}
-        self._claims: dict[str, _Claim] = {}
-        self._ping_number = 0
-        self._view: tuple[int, tuple[str, ...], int] = (-1, (), 0)
-        self.changes = 0
-        """Counts changes of who is in the table, in which state and under which boot."""
+        self._timing = config.membership
+        self._chance = Chance(config.seed, config.name, config.boot, "membership")
+        self._probing = Probing(self._timing, self._chance)
+        self._roster = Roster(config, self._probing)
+        self.table = self._roster.table
+        self._run = run_tag(config)
+        self._step = 0
+        self._told_s: dict[str, float] = {}
+        self._looked_s: float | None = None
+        self._pulse_at_s = NEVER_S
+        self._probe_at_s = self._gossip_at_s = self._lost_at_s = 0.0
+        self._synced_at_s = self._forgot_at_s = 0.0
+        self._differs_since_s = NEVER_S
+        self.neighbours: tuple[str, ...] = ()
+        """Those that this peer exchanges with: their silence is noticed sooner."""
 
     # Queries
 
     def get(self, name: str) -> Member | None:
         """Returns the member of this name, whatever its state."""
-        return self._members.get(name)
+        return self.table.get(name)
 
     def living(self) -> tuple[str, ...]:
-        """Sorted names of this peer and all members that the graph is built on: alive or suspect."""
-        return self._current_view()[1]
-
-    def is_trusted(self, name: str) -> bool:
-        """Says whether this member takes part in mixing: alive and not suspect."""
-        member = self._members.get(name)
-        return member is not None and member.state == "alive"
+        """Sorted names of this peer and all members that the graph is built on: neither dead nor gone."""
+        return self.table.living()
 
     def others(self) -> list[Member]:
         """All members in the table, sorted by name."""
-        return [self._members[name] for name in sorted(self._members)]
+        return self.table.others()
 
     def silence_s(self, name: str, now: float) -> float:
-        """Seconds since the member was last heard."""
-        return self._detector.silence_s(name, now)
-
-    def knows(self, name: str, boot: int) -> bool:
-        """Says whether this process is a living member."""
-        member = self._members.get(name)
-        return member is not None and member.boot == boot and member.state in ("alive", "suspect")
+        """Seconds since the member was last heard directly."""
+        member = self.table.get(name)
+        return max(0.0, now - member.heard_s) if member is not None else 0.0
 
     def knows_address(self, address: str) -> bool:
         """Says whether a living member has this control address."""
-        member = self._members.get(self._by_address.get(address, ""))
-        return member is not None and member.state in ("alive", "suspect")
+        return self.table.at(address) is not None
 
-    def address_of_holder(self, name: str, boot: int) -> str | None:
-        """Returns the address of another living process of this name: heard lately, its link unbroken."""
-        member = self._members.get(name)
-        if member is None or member.boot == boot or member.state != "alive" or self._detector.link_is_down(name):
-            return None
-        return member.control_address
+    def holder(self, name: str, boot: int) -> Member | None:
+        """Returns another living process of this name: not suspect, its link unbroken."""
+        member = self.table.get(name)
+        is_other = member is not None and member.boot != boot and member.state in ("alive", "busy")
+        return member if is_other else None
 
     def has_answered_claim(self, name: str, boot: int) -> bool:
-        """Notes that another process claims a member's name; says whether the member has spoken since.
+        """Notes that another process claims a member's name; says whether the member has spoken since."""
+        return self._roster.claims.has_answered(name, boot)
 
-        A process that restarts at once may greet before its predecessor's broken link was looked at, so that the holder
-        is asked (`ask`) before the claimant, who greets again, is refused.
-        """
-        claim = self._claims.get(name)
-        if claim is None or claim.boot != boot:
-            claim = self._claims[name] = _Claim(boot)
-        return claim.is_answered
-
-    def ask(self, name: str, step: int) -> list[Effect]:
+    def ask(self, member: Member) -> list[Effect]:
         """Asks a member for a sign of life."""
-        return [Send(self._members[name].control_address, self._ping(step))]
+        return [Send(member.control_address, self._ping(self._probing.number()))]
 
     def view_hash(self) -> int:
         """Hashes the living members and their boots; equal views have equal hashes."""
-        return self._current_view()[2]
+        return self._roster.view_hash()
 
-    def entries(self) -> list[Members]:
-        """This peer's living members (without itself), in messages of bounded size."""
-        living = [m for m in self.others() if m.state in ("alive", "suspect")]
-        messages: list[list[MemberEntry]] = [[]]
-        room = MEMBERS_MESSAGE_BYTES
-        for other in living:
-            entry = MemberEntry(other.name, other.boot, other.control_address, other.data_address)
-            size = 32 + sum(len(text.encode()) for text in (entry.name, entry.control_address, entry.data_address))
-            if messages[-1] and (size > room or len(messages[-1]) >= ENTRIES_PER_MESSAGE):
-                messages.append([])
-                room = MEMBERS_MESSAGE_BYTES
-            messages[-1].append(entry)
-            room -= size
-        return [Members(tuple(entries)) for entries in messages if entries]
+    def incarnation(self) -> int:
+        """This peer's own."""
+        return self._roster.me.incarnation
 
-    # What changes the table
+    def health(self) -> int:
+        """Lifeguard's local health multiplier, 0 when this peer is well."""
+        return self._probing.health
+
+    def introduction(self, now: float) -> Gossip:
+        """Tells who this peer is."""
+        return Gossip((self._roster.me.entry(now),))
+
+    def take_lost(self) -> list[tuple[str, bool]]:
+        """Returns (name, gone) of those lost since the last call: dead, left or replaced (gone), or only suspect."""
+        return self._roster.take_lost()
+
+    def lists(self, now: float, wants_reply: bool) -> list[Sync]:
+        """Returns everything this peer knows of members, itself included, in messages of bounded size."""
+        return self._roster.lists(now, wants_reply)
+
+    def told_of_leaving(self) -> list[Member]:
+        """Returns whom to tell goodbye: the neighbours, and a few others who pass it on."""
+        around = {name: member for name in self.neighbours if (member := self.table.get(name)) and member.is_living}
+        around.update({member.name: member for member in self.table.sample(LEAVE_FANOUT, self._chance)})
+        return list(around.values())
+
+    def next_deadline(self) -> float:
+        """The next time at which `tick` has something to do, in seconds."""
+        if not len(self.table):
+            return NEVER_S
+        next_s = min(self._pulse_at_s, self._roster.suspicions.next_deadline(), self._probing.next_deadline())
+        return min(next_s, self._gossip_at_s) if self._has_to_gossip() else next_s
+
+    # What this peer says of itself
+
+    def stepped(self, step: int) -> None:
+        """This peer has taken so many steps."""
+        self._step = step
+
+    def caught_up(self, now: float) -> None:
+        """This peer counts in mixing from now on, which others may wait for."""
+        me = self._roster.me
+        me.caught_up = True
+        self._roster.raise_incarnation(me.incarnation + 1, now)
+
+    def busy(self, seconds: float, now: float) -> list[Effect]:
+        """This peer may be silent for so many seconds; 0 ends that. Said at once, as the silence may begin at once."""
+        me = self._roster.me
+        me.busy_until_s = now + seconds
+        self._roster.raise_incarnation(me.incarnation + 1, now)
+        news = Gossip((me.entry(now),))
+        around = [member for name in self.neighbours if (member := self.table.get(name)) and member.is_living]
+        return [Send(member.control_address, news) for member in around]
+
+    def note_own_stall(self, now: float) -> float:
+        """Notices a gap in this peer's own clock and takes it off everybody's time; returns it in seconds.
+
+        To be called at each event: a healthy driver looks once a probe period at least.
+        """
+        looked_s, self._looked_s = self._looked_s, now
+        if looked_s is None or not len(self.table) or not self._timing.minds_own_stalls:
+            return 0.0
+        gap_s = now - looked_s
+        if gap_s <= 2 * self._timing.probe_period_s:
+            return 0.0
+        self._roster.suspicions.shift(gap_s)
+        self._probing.drop_all()
+        self._probing.worsen()
+        for member in self.table.others():
+            member.heard_s += gap_s
+        self._pulse_at_s = self._probe_at_s = now + self._timing.probe_period_s
+        self._roster.raise_incarnation(self._roster.me.incarnation + 1, now)
+        return gap_s
+
+    # What is heard
 
     def admit(self, sender: str, boot: int, hello: Hello, now: float) -> list[Effect]:
         """Takes in a peer whose HELLO was accepted; a new boot id replaces the old one at once."""
-        old = self._members.get(sender)
-        if old is None and not self._make_room():
-            return []
-        effects: list[Effect] = []
-        if old is not None and (old.control_address, old.data_address) != (hello.control_address, hello.data_address):
-            effects += self._hang_up(old)
-        effects += self._bury_former_tenant(hello.control_address, sender)
-        member = Member(sender, boot, hello.control_address, hello.data_address, "alive", hello.step, hello.caught_up)
-        self._members[sender] = member
-        self._claims.pop(sender, None)
-        self.changes += 1
-        self._by_address[member.control_address] = sender
-        self._detector.watch(sender, now)
-        effects.append(Connect(member.control_address, "control"))
-        if old is None or old.boot != boot or old.state in ("dead", "left"):
-            effects.append(Notify(PeerJoined(sender, member.control_address)))
-        elif old.state == "suspect":
-            effects.append(Notify(PeerRecovered(sender)))
-        return effects
+        old = self.table.get(sender)
+        if old is not None and old.boot == boot and old.is_living:
+            old.heard_s = now
+            return self._tell_it(old, now) if old.verdict == "suspect" else []
+        member = Member(sender, boot, hello.control_address, hello.data_address, step=hello.step)
+        member.caught_up = hello.caught_up
+        member.incarnation = old.incarnation + 1 if old is not None else 0
+        effects = self._roster.bury_former_tenant(hello.control_address, sender, now)
+        effects += self._roster.enter(member, now)
+        if self.table.get(sender) is member:
+            self._roster.pass_on(member.entry(now))
+        return effects + self._wake(now)
 
     def hear(self, envelope: Envelope, now: float) -> list[Effect] | None:
         """Notes a word of a member. Returns None when the sender is no member, or an older or unknown boot."""
-        member = self._members.get(envelope.sender)
-        if member is None or member.boot != envelope.boot or member.state == "left":
+        member = self.table.get(envelope.sender)
+        effects: list[Effect] = []
+        if member is None or member.boot != envelope.boot:
+            updates = getattr(envelope.message, "updates", ())
+            if envelope.run != self._run or not updates:
+                return None
+            effects += self._roster.merge(updates, envelope.sender, now) + self._wake(now)
+            member = self.table.get(envelope.sender)
+        if member is None or member.boot != envelope.boot or member.verdict == "left":
             return None
-        if member.state == "dead":
-            self._set_state(member, "alive")
-            self._by_address[member.control_address] = member.name
-            self._detector.watch(member.name, now)
-            return [
-                Connect(member.control_address, "control"),
-                Notify(PeerJoined(member.name, member.control_address)),
-            ]
-        self._detector.heard(member.name, now)
-        if claim := self._claims.get(member.name):
-            claim.is_answered = True
-        if member.state == "suspect":
-            self._set_state(member, "alive")
-            return [Notify(PeerRecovered(member.name))]
-        return []
+        member.heard_s = now
+        self._probing.word_of(member.name)
+        self._roster.claims.spoke(member.name)
+        if member.verdict in ("suspect", "dead"):
+            effects += self._tell_it(member, now)
+        elif member.link_is_down:
+            member.link_is_down = False
+            effects += self._roster.refresh(member, "", now)
+        return effects
 
-    def progress(self, name: str, step: int, caught_up: bool | None = None) -> None:
+    def progress(self, name: str, step: int) -> None:
         """Notes how far a member says it is."""
-        if member := self._members.get(name):
-            ready = member.caught_up if caught_up is None else caught_up
-            self._members[name] = replace(member, step=step, caught_up=ready)
+        if member := self.table.get(name):
+            member.step = step
 
-    def left(self, name: str, reason: str) -> list[Effect]:
-        """A member said goodbye."""
-        member = self._members.get(name)
-        if member is None or member.state == "left":
-            return []
-        self._set_state(member, "left")
-        self._detector.forget(name)
-        return [Notify(PeerLeft(name, reason)), *self._hang_up(member)]
+    def news(self, gossip: Gossip | Ping | Ack | PingRequest, sender: Member, now: float) -> list[Effect]:
+        """Takes in what rides on a message."""
+        return self._roster.merge(gossip.updates, sender.name, now) + self._wake(now) if gossip.updates else []
 
-    def link_evidence(self, address: str, kind: str, step: int, now: float) -> list[Effect]:
-        """Takes the transport's word about a control address; a link that comes up is tried with a ping."""
-        name = self._by_address.get(address)
-        if name is None or name not in self._members:
-            return []
-        self._detector.link(name, kind, now)
-        effects = self._judge(name, now)
-        if kind == "up" and self._members[name].state == "suspect":
-            effects.append(Send(address, self._ping(step)))
+    def answer_ping(self, sender: Member, ping: Ping, now: float) -> list[Effect]:
+        """Acknowledges, and sends the list of members when the views stay different."""
+        self.progress(sender.name, ping.step)
+        updates = self._roster.updates(PIGGYBACK_MAX, sender, now)
+        ack = Send(sender.control_address, Ack(ping.number, self._step, self.view_hash(), updates))
+        return [ack, *self._sync_if_different(sender, ping.view_hash, now)]
+
+    def answered(self, sender: Member, ack: Ack, now: float) -> list[Effect]:
+        """A ping was answered: whoever asked for it is told; lists are exchanged when the views stay different."""
+        self.progress(sender.name, ack.step)
+        effects = self._sync_if_different(sender, ack.view_hash, now)
+        relay = self._probing.relayed(ack.number, sender.name)
+        asker = self.table.get(relay.asker) if relay else None
+        if relay and asker:
+            effects.append(Send(asker.control_address, PingResult(relay.asker_number, True)))
         return effects
 
-    def note_own_stall(self, now: float) -> float:
-        """See `FailureDetector.note_own_stall`."""
-        return self._detector.note_own_stall(now)
+    def asked_to_ping(self, sender: Member, request: PingRequest, now: float) -> list[Effect]:
+        """Another cannot reach a member: try for it."""
+        target = self.table.get(request.target)
+        number = self._probing.relay(sender.name, request.number, request.target, now) if target else None
+        return [Send(target.control_address, self._ping(number, target, now))] if target and number else []
 
-    def tick(self, step: int, now: float) -> list[Effect]:
-        """Judges everybody, and pings everybody when that is due."""
-        effects: list[Effect] = []
-        watched = [m.name for m in self.others() if m.state in ("alive", "suspect")]
-        for name in watched:
-            effects += self._judge(name, now)
-        if self._detector.pings_due(now):
-            ping = self._ping(step)
-            effects += [
-                Send(self._members[name].control_address, ping)
-                for name in watched
-                if self._members[name].state in ("alive", "suspect")
-            ]
-        return effects
-
-    def answer_ping(self, name: str, ping: Ping, step: int, caught_up: bool) -> list[Effect]:
-        """Acknowledges, and sends the list of members when the views differ."""
-        address = self._members[name].control_address
-        effects: list[Effect] = [Send(address, Ack(ping.number, step, self.view_hash(), caught_up))]
-        if ping.view_hash != self.view_hash():
-            effects += [Send(address, entries) for entries in self.entries()]
-        return effects
-
-    def tell_caught_up(self, step: int) -> list[Effect]:
-        """Lets everybody know at once that this peer counts in mixing; they may wait for it to begin."""
-        living = [m for m in self.others() if m.state in ("alive", "suspect")]
-        return [Send(m.control_address, Ack(0, step, self.view_hash(), caught_up=True)) for m in living]
-
-    def next_deadline(self) -> float:
-        """The next time at which `tick` has something to do."""
-        return self._detector.next_deadline()
-
-    def _set_state(self, member: Member, state: str) -> None:
-        self._members[member.name] = replace(member, state=state)
-        self.changes += 1
-
-    def _make_room(self) -> bool:
-        """Forgets one who is gone when the table is full; says whether there is room."""
-        gone = next((name for name, m in self._members.items() if m.state in ("dead", "left")), None)
-        if len(self._members) >= MEMBERS_MAX and gone is not None:
-            del self._members[gone]
-            self._claims.pop(gone, None)
-            self.changes += 1
-        return len(self._members) < MEMBERS_MAX
-
-    def _ping(self, step: int) -> Ping:
-        self._ping_number += 1
-        return Ping(self._ping_number, step, self.view_hash())
-
-    def _judge(self, name: str, now: float) -> list[Effect]:
-        member = self._members[name]
-        if member.state not in ("alive", "suspect"):
-            return []
-        verdict, reason = self._detector.verdict(name, now)
-        if verdict == "dead":
-            return self._bury(member, reason)
-        if verdict == "suspect" and member.state == "alive":
-            self._set_state(member, "suspect")
-            return [Notify(PeerSuspected(name, reason))]
+    def result(self, result: PingResult, now: float) -> list[Effect]:
+        """One who was asked for help tells what came of it."""
+        name = self._probing.result(result.number, result.answered)
+        if name is not None and (member := self.table.get(name)):
+            self._probing.word_of(name)
+            member.heard_s = now
         return []
 
-    def _bury(self, member: Member, reason: str) -> list[Effect]:
-        self._set_state(member, "dead")
-        self._detector.forget(member.name)
-        return [Notify(PeerDied(member.name, reason)), *self._hang_up(member)]
-
-    def _bury_former_tenant(self, address: str, newcomer: str) -> list[Effect]:
-        """A suspect whose address another peer now speaks from is gone; waiting would only delay the verdict."""
-        tenant = self._members.get(self._by_address.get(address, newcomer))
-        if tenant is None or tenant.name == newcomer or tenant.state != "suspect":
-            return []
-        return self._bury(tenant, f"{newcomer} has its address")
-
-    def _hang_up(self, member: Member) -> list[Effect]:
-        """Closes the links to a member, but for those that by now lead to another one."""
-        effects: list[Effect] = []
-        if self._by_address.get(member.control_address) == member.name:
-            del self._by_address[member.control_address]
-            effects.append(Disconnect(member.control_address, "control"))
-        others = (m for m in self._members.values() if m.name != member.name and m.state in ("alive", "suspect"))
-        if all(other.data_address != member.data_address for other in others):
-            effects.append(Disconnect(member.data_address, "data"))
+    def take_list(self, sender: Member, sync: Sync, now: float) -> list[Effect]:
+        """Merges another's list, and sends this peer's where that is wanted."""
+        effects = self._roster.merge(sync.entries, sender.name, now, whole=True) + self._wake(now)
+        if sync.wants_reply:
+            effects += [Send(sender.control_address, part) for part in self.lists(now, wants_reply=False)]
         return effects
 
-    def _current_view(self) -> tuple[int, tuple[str, ...], int]:
-        """Returns (changes, sorted living names, hash of them and their boots), computed once for each change."""
-        if self._view[0] != self.changes:
-            boots = {m.name: m.boot for m in self._members.values() if m.state in ("alive", "suspect")}
-            boots[self._config.name] = self._config.boot
-            names = tuple(sorted(boots))
-            text = "\n".join(f"{name} {boots[name]}" for name in names)
-            digest = blake2b(text.encode(), digest_size=8).digest()
-            self._view = (self.changes, names, int.from_bytes(digest, "little"))
-        return self._view
+    def left(self, name: str, reason: str, now: float) -> list[Effect]:
+        """A member said goodbye."""
+        return self._roster.left(name, reason, now)
+
+    def link_evidence(self, address: str, kind: str, now: float) -> list[Effect]:
+        """Takes the transport's word about a control address: "up", "down" or "refused"."""
+        member = self.table.at(address)
+        if member is None:
+            return []
+        if kind == "up":
+            member.link_is_down = False
+            return [*self._roster.refresh(member, "", now), *self._probe(member, now)]
+        member.link_is_down = True
+        if kind == "refused" and self._timing.refused_observers:
+            effects = self._roster.accuse(member, self._config.name, True, "its address refuses connections", now)
+        else:
+            effects = self._roster.refresh(member, "the link to it broke", now)
+        return effects + self._probe(member, now)
+
+    # By the clock
+
+    def tick(self, now: float) -> list[Effect]:
+        """Probes, asks for help, accuses, buries and gossips, each when it is due."""
+        effects: list[Effect] = []
+        if now >= self._pulse_at_s:
+            effects += self._pulse(now)
+        if now >= self._probing.next_deadline():
+            effects += self._follow_probes(now)
+        if now >= self._roster.suspicions.next_deadline():
+            for name, reason in self._roster.suspicions.due(now):
+                effects += self._roster.bury(name, reason, now)
+        if now >= self._gossip_at_s and self._has_to_gossip():
+            effects += self._gossip(now)
+        return effects
+
+    def _pulse(self, now: float) -> list[Effect]:
+        """Once a period: probe the next in turn and silent neighbours, try one of the lost, let leases end."""
+        self._pulse_at_s = now + self._timing.probe_period_s
+        effects = self._roster.leases_over(now)
+        if now >= self._probe_at_s:
+            self._probe_at_s = now + self._probing.period_s()
+            name = self._probing.next_target(self.table.living_others())
+            effects += self._probe(self.table.get(name or ""), now)
+        silent_since_s = now - 1.5 * self._timing.probe_period_s
+        for name in self.neighbours:
+            member = self.table.get(name)
+            if member is not None and member.is_living and member.heard_s < silent_since_s:
+                effects += self._probe(member, now)
+        if now >= self._lost_at_s:
+            effects += self._try_lost(now)
+        if now >= self._forgot_at_s + FORGETS_EVERY_S:
+            self._forgot_at_s = now
+            self.table.forget_before(now - self._timing.tombstone_s)
+            self._told_s = {name: at_s for name, at_s in self._told_s.items() if now - at_s < TELLS_EVERY_S}
+        return effects
+
+    def _follow_probes(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for probe in self._probing.to_ask(now):
+            helpers = self.table.sample(self._timing.indirect_probes, self._chance, without=probe.name)
+            probe.helpers = len(helpers)
+            request = PingRequest(probe.number, probe.name, self._roster.updates(PIGGYBACK_MAX, None, now))
+            effects += [Send(helper.control_address, request) for helper in helpers]
+        for probe in self._probing.failed(now):
+            member = self.table.get(probe.name)
+            if member is not None and member.is_living and now >= member.busy_until_s:
+                reason = f"no answer for {now - member.heard_s:.1f} s"
+                effects += self._roster.accuse(member, self._config.name, False, reason, now)
+        for relay in self._probing.relays_over(now):
+            if asker := self.table.get(relay.asker):
+                effects.append(Send(asker.control_address, PingResult(relay.asker_number, False)))
+        return effects
+
+    def _probe(self, member: Member | None, now: float) -> list[Effect]:
+        """Asks a member for a sign of life, unless that is under way or its silence was announced."""
+        if member is None or self._probing.is_open(member.name) or now < member.busy_until_s:
+            return []
+        return [Send(member.control_address, self._ping(self._probing.begin(member.name, now), member, now))]
+
+    def _try_lost(self, now: float) -> list[Effect]:
+        """Tells one of the dead that it is taken for dead; if it lives, it will object."""
+        low_s, high_s = LOST_RETRY_S_RANGE
+        self._lost_at_s = now + min(max(self._timing.lost_retry_s * self.table.living_count(), low_s), high_s)
+        dead = [member for member in self.table.gone() if member.verdict == "dead"]
+        if not dead:
+            return []
+        lost = self._chance.choice(dead)
+        return [Send(lost.control_address, self._ping(self._probing.number(), lost, now))]
+
+    def _gossip(self, now: float) -> list[Effect]:
+        self._gossip_at_s = now + self._timing.gossip_period_s
+        effects: list[Effect] = []
+        for listener in self.table.sample(self._timing.gossip_fanout, self._chance):
+            if updates := self._roster.updates(GOSSIP_MAX, listener, now):
+                effects.append(Send(listener.control_address, Gossip(updates)))
+        return effects
+
+    # Small things
+
+    def _wake(self, now: float) -> list[Effect]:
+        """After news: the first members start the pulse; others are asked to observe what some have seen."""
+        if self._pulse_at_s == NEVER_S and len(self.table):
+            # At different times for different peers, and after the newcomer is known to those it will ask.
+            self._pulse_at_s = self._probe_at_s = now + self._timing.probe_period_s * (0.5 + self._chance.uniform())
+        return [effect for member in self._roster.take_unsure() for effect in self._probe(member, now)]
+
+    def _has_to_gossip(self) -> bool:
+        return len(self._roster.news) > 0 and self.table.living_count() > 1
+
+    def _ping(self, number: int, receiver: Member | None = None, now: float = 0.0) -> Ping:
+        """A ping introduces its sender, whom the receiver may not have heard of yet."""
+        updates = self._roster.updates(PIGGYBACK_MAX, receiver, now) if receiver is not None else ()
+        return Ping(number, self._step, self.view_hash(), (self._roster.me.entry(now), *updates))
+
+    def _tell_it(self, member: Member, now: float) -> list[Effect]:
+        """Lets a suspect or dead member that is heard of know how it is seen, so that it speaks up."""
+        if now < self._told_s.get(member.name, -NEVER_S) + TELLS_EVERY_S:
+            return []
+        self._told_s[member.name] = now
+        return [Send(member.control_address, Gossip(self._roster.updates(PIGGYBACK_MAX, member, now)))]
+
+    def _sync_if_different(self, member: Member, view_hash: int, now: float) -> list[Effect]:
+        if view_hash == self.view_hash():
+            self._differs_since_s = NEVER_S
+            return []
+        # News on their way make views differ for a moment.
+        self._differs_since_s = min(self._differs_since_s, now)
+        if now < max(self._differs_since_s, self._synced_at_s) + self._timing.sync_settle_s:
+            return []
+        self._synced_at_s = now
+        return [Send(member.control_address, part) for part in self.lists(now, wants_reply=True)]

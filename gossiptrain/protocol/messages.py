@@ -6,14 +6,18 @@ Snapshots do not travel here: they go over the data lane, named by a `TransferKe
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
 from gossiptrain.protocol.notices import STATUS_BYTES_MAX
 
-VERSION_MIN = 1
-VERSION_MAX = 1
+VERSION_MIN = 2
+VERSION_MAX = 2
+
+STATES = ("alive", "suspect", "dead", "left")
+BUSY_S_MAX = 3600.0
+INCARNATION_MAX = 1 << 48
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Address = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -42,12 +46,29 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
 
 
 class MemberEntry(_Message, frozen=True):
-    """What one peer tells another about a third: enough to get in touch, never enough to judge it alive."""
+    """What one peer tells another about a third: the news that gossip spreads.
+
+    Entries of one name are ordered by (incarnation, boot, state), the states as listed in `STATES`; the greater one
+    holds, so that all members come to the same view in whatever order they hear. Only a member itself raises its
+    incarnation (and whoever lets its next process in).
+
+    busy_s: for so many seconds from now the member may not answer; it said so itself.
+    accuser, refused: of a suspect: who accuses it, and whether its address refused the accuser's connection.
+    """
 
     name: Name
     boot: U64
     control_address: Address
     data_address: Address
+    incarnation: Annotated[int, msgspec.Meta(ge=0, lt=INCARNATION_MAX)] = 0
+    state: Literal["alive", "suspect", "dead", "left"] = "alive"
+    caught_up: bool = False
+    busy_s: Annotated[float, msgspec.Meta(ge=0, le=BUSY_S_MAX)] = 0.0
+    accuser: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    refused: bool = False
+
+
+Updates = Annotated[tuple[MemberEntry, ...], msgspec.Meta(max_length=256)]
 
 
 class Hello(_Message, frozen=True):
@@ -85,27 +106,50 @@ class Refuse(_Message, frozen=True):
     control_address: Address
 
 
-class Members(_Message, frozen=True):
-    """The members the sender believes alive; a receiver introduces itself to those it does not know."""
+class Gossip(_Message, frozen=True):
+    """News of members, to be merged and passed on."""
 
-    entries: Annotated[tuple[MemberEntry, ...], msgspec.Meta(max_length=256)]
+    updates: Updates
+
+
+class Sync(_Message, frozen=True):
+    """Part of the sender's whole list of members, the dead among them. `wants_reply` asks for the receiver's in return."""
+
+    entries: Updates
+    wants_reply: bool
 
 
 class Ping(_Message, frozen=True):
-    """Are you there? `view_hash` is the sender's set of living members; on a difference the other sends `Members`."""
+    """Are you there? `view_hash` is the sender's set of living members; lists are sent when two stay different."""
 
     number: U64
     step: U64
     view_hash: U64
+    updates: Updates = ()
 
 
 class Ack(_Message, frozen=True):
-    """Yes. `step` counts the optimizer steps completed; `caught_up` says the peer counts in mixing."""
+    """Yes. `step` counts the optimizer steps completed."""
 
     number: U64
     step: U64
     view_hash: U64
-    caught_up: bool
+    updates: Updates = ()
+
+
+class PingRequest(_Message, frozen=True):
+    """Please ping this member for me, and tell me what came of it under my number."""
+
+    number: U64
+    target: Name
+    updates: Updates = ()
+
+
+class PingResult(_Message, frozen=True):
+    """The answer to a `PingRequest`: the member answered, or (Lifeguard's NACK) has not in time, but I am here."""
+
+    number: U64
+    answered: bool
 
 
 class Leave(_Message, frozen=True):
@@ -175,9 +219,12 @@ class StatusReply(_Message, frozen=True):
 Message = (
     Hello
     | Refuse
-    | Members
+    | Gossip
+    | Sync
     | Ping
     | Ack
+    | PingRequest
+    | PingResult
     | Leave
     | Offer
     | Accept
@@ -190,8 +237,13 @@ Message = (
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A message with its sender. `boot` is drawn anew by each process, so that a restart is told from its ghost."""
+    """A message with its sender. `boot` is drawn anew by each process, so that a restart is told from its ghost.
+
+    `run` is a hash of run and model: what a process tells of members that this peer does not know yet is believed only
+    from the same run, whoever listens at a former member's address by now.
+    """
 
     sender: Name
     boot: U64
     message: Message
+    run: U64 = 0

@@ -117,10 +117,15 @@ class MemberStatus(msgspec.Struct, frozen=True):
     step: int
     silent_s: float
     neighbour: bool
+    incarnation: int = 0
 
 
 class Status(msgspec.Struct, frozen=True):
-    """A peer's whole view: itself, its members and its counters."""
+    """A peer's whole view: itself, its members and its counters.
+
+    `state` of a member is "alive", "busy" (a pause it announced), "suspect", "dead" or "left". `local_health` counts
+    from 0 how much this peer doubts itself (Lifeguard).
+    """
 
     name: str
     run_id: str
@@ -131,6 +136,8 @@ class Status(msgspec.Struct, frozen=True):
     mixer: str
     members: tuple[MemberStatus, ...]
     counters: dict[str, int]
+    incarnation: int = 0
+    local_health: int = 0
 
     def to_json(self) -> bytes:
         """Returns the JSON, with as many of the members as one control message holds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gossiptrain.protocol.effects import CancelSnapshot, Connect, Discard, Effect, Release, SendSnapshot
-from gossiptrain.protocol.membership import Member
+from gossiptrain.protocol.member_table import Member
 from gossiptrain.protocol.messages import ExchangeId, TransferKey
 
 NEVER_S = float("inf")

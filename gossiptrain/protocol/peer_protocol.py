@@ -1,7 +1,8 @@
 """The peer's whole mind: one door in (`handle`), effects out. All control flow between the parts reads here.
 
 The parts never call each other. After every event the same three questions are asked, in this order: who is lost
-(close what is open with them), who is living (lay the graph anew if they changed), what is to be done next.
+(close what is open with them), who is living (lay the graph anew when that has changed and rested), what is to be done
+next. Last, links are opened for what is to be sent.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from gossiptrain.protocol import notices
 from gossiptrain.protocol.catching_up import CatchingUp
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
+from gossiptrain.protocol.control_links import ControlLinks
 from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Fail, Notify, RunSteps, Send
 from gossiptrain.protocol.events import (
+    BusyAnnounced,
     DeadlineReached,
     Event,
     LeaveRequested,
@@ -25,11 +28,14 @@ from gossiptrain.protocol.events import (
     StepsCompleted,
 )
 from gossiptrain.protocol.exchange import PairExchange
+from gossiptrain.protocol.handshake import run_tag
 from gossiptrain.protocol.introductions import Introductions
-from gossiptrain.protocol.membership import Member, Membership
+from gossiptrain.protocol.member_table import Member
+from gossiptrain.protocol.membership import Membership
 from gossiptrain.protocol.open_exchange import PULL_NUMBERS
-from gossiptrain.protocol.rewiring import Rewiring, describe
+from gossiptrain.protocol.rewiring import Rewiring
 from gossiptrain.protocol.rounds import NeighbourhoodRounds
+from gossiptrain.protocol.view import others_ready, view_of
 
 REASON_CHARACTERS_MAX = 1024
 
@@ -50,7 +56,9 @@ class PeerProtocol:
         self._introductions = Introductions(
             config, self._membership.knows_address, lambda: (self._step, self.caught_up)
         )
-        self._rewiring = Rewiring(config.topology, config.name, config.seed)
+        self._rewiring = Rewiring(config.topology, config.name, config.seed, config.membership)
+        self._links = ControlLinks(self._membership.knows_address, self._membership.introduction)
+        self._run = run_tag(config)
         self._catching_up = CatchingUp(config, self._membership.get)
         chance = Chance(config.seed, config.name, config.boot)
         self._pairs = PairExchange(config, chance, self._membership.get)
@@ -60,10 +68,9 @@ class PeerProtocol:
         self._publish = False
         self._leaving = False
         self._failed = False
-        self._last_seen: dict[str, Member] = {}
         self._around: tuple[str, ...] = ()
         self._data_links: set[str] = set()
-        self._changes_seen = -1
+        self._version_seen = self._membership.table.version
         self._neighbours: tuple[tuple[int, int], tuple[str, ...]] = ((-1, -1), ())
         self.counters: dict[str, int] = {}
 
@@ -77,9 +84,13 @@ class PeerProtocol:
             effects += self._seek_parameters(now)
         if self.caught_up and not was_caught_up:
             self._rounds.caught_up()
-            effects += self._membership.tell_caught_up(self._step)
-        self._note_links(effects)
-        return effects
+            self._membership.caught_up(now)
+        self._note(effects)
+        return self._links.mind(effects, now)
+
+    def envelope(self, message: m.Message) -> m.Envelope:
+        """Returns what a `Send` of this message puts on the link."""
+        return m.Envelope(self.config.name, self.config.boot, message, self._run)
 
     def next_deadline(self) -> float:
         """The time at which `DeadlineReached` is due, if nothing else happens first; infinity for never."""
@@ -87,8 +98,9 @@ class PeerProtocol:
             return float("inf")
         times_s = [
             self._membership.next_deadline(),
+            self._rewiring.next_deadline(),
             self._introductions.next_deadline(),
-            self._catching_up.next_deadline(bool(self._membership.others())),
+            self._catching_up.next_deadline(len(self._membership.table) > 0),
             self._pairs.next_deadline(),
             self._rounds.next_deadline(),
         ]
@@ -114,8 +126,8 @@ class PeerProtocol:
         return self._membership.living()
 
     def ready(self) -> int:
-        """How many peers are ready or were, itself included: one that has gone again is not waited for."""
-        return self.caught_up + sum(other.caught_up for other in self._membership.others())
+        """How many peers are ready and on the graph, or were, itself included: who has gone again is not waited for."""
+        return self.caught_up + others_ready(self._membership, self._rewiring.topology)
 
     def neighbours(self) -> tuple[str, ...]:
         """Names of those this peer exchanges with at present."""
@@ -126,29 +138,15 @@ class PeerProtocol:
 
     def status(self, now: float) -> notices.Status:
         """Returns this peer's whole view."""
-        around = set(self.neighbours())
-        members = tuple(
-            notices.MemberStatus(
-                name=other.name,
-                address=other.control_address,
-                state=other.state,
-                step=other.step,
-                silent_s=round(self._membership.silence_s(other.name, now), 3),
-                neighbour=other.name in around,
-            )
-            for other in self._membership.others()[:256]
-        )
-        config = self.config
-        return notices.Status(
-            name=config.name,
-            run_id=config.run_id,
+        return view_of(
+            self.config,
+            self._membership,
+            topology=self._rewiring.topology,
+            neighbours=set(self.neighbours()),
+            counters=self.counters,
             step=self._step,
-            epoch=self._rewiring.topology.epoch,
             caught_up=self.caught_up,
-            topology=describe(config.topology),
-            mixer=config.mixer,
-            members=members,
-            counters=dict(sorted(self.counters.items())),
+            now=now,
         )
 
     # Events
@@ -161,7 +159,7 @@ class PeerProtocol:
                 return self._start(now)
             case SeedsFound(addresses):
                 unknown = tuple(a for a in addresses if not self._membership.knows_address(a))
-                return self._introductions.greet(unknown, now, are_seeds=True)
+                return self._introductions.greet(unknown, now)
             case MessageReceived(envelope):
                 return self._message(envelope, now)
             case SnapshotReceived(key):
@@ -175,6 +173,8 @@ class PeerProtocol:
                 return self._evidence(address, lane, kind, now)
             case DeadlineReached():
                 return self._tick(now)
+            case BusyAnnounced(seconds):
+                return self._membership.busy(min(max(seconds, 0.0), m.BUSY_S_MAX), now)
             case LeaveRequested(reason):
                 return self._leave(reason, now)
 
@@ -184,10 +184,11 @@ class PeerProtocol:
 
     def _evidence(self, address: str, lane: str, kind: str, now: float) -> list[Effect]:
         """Snapshots that cannot be sent show in their exchange; only the control lane tells of life and death."""
-        return self._membership.link_evidence(address, kind, self._step, now) if lane == "control" else []
+        return self._membership.link_evidence(address, kind, now) if lane == "control" else []
 
     def _boundary(self, step: int, version: int | None, corrections: int, now: float) -> list[Effect]:
         self._step = step
+        self._membership.stepped(step)
         effects = self._catching_up.boundary(version, corrections)
         self._pairs.boundary(version if self.caught_up else None, corrections)
         if self.config.kind != "round" or step == 0:
@@ -198,10 +199,10 @@ class PeerProtocol:
         return effects + self._rounds.begin(version, self.neighbours(), now)
 
     def _tick(self, now: float) -> list[Effect]:
-        effects = self._membership.tick(self._step, now) + self._introductions.tick(now)
+        effects = self._membership.tick(now) + self._introductions.tick(now)
         for part in self._exchanging:
             effects += part.tick(now)
-        effects += self._close_loose_links()
+        effects += self._close_loose_links(now)
         if self._is_joining():
             failure = self._introductions.give_up_joining(now)
             self._failed = bool(failure)
@@ -210,9 +211,8 @@ class PeerProtocol:
 
     def _leave(self, reason: str, now: float) -> list[Effect]:
         effects = [effect for part in self._exchanging for effect in part.close_all(now)]
-        for other in self._membership.others():
-            if other.state in ("alive", "suspect"):
-                effects.append(Send(other.control_address, m.Leave(reason[:REASON_CHARACTERS_MAX])))
+        goodbye = m.Leave(reason[:REASON_CHARACTERS_MAX])
+        effects += [Send(other.control_address, goodbye) for other in self._membership.told_of_leaving()]
         self._leaving = True
         return [*effects, Notify(notices.Left(reason, self._step))]
 
@@ -234,24 +234,26 @@ class PeerProtocol:
         if heard is None or sender is None:
             self._count("message_from_stranger")
             return []
+        if isinstance(message, (m.Gossip, m.Ping, m.Ack, m.PingRequest)):
+            heard += self._membership.news(message, sender, now)
         return heard + self._member_message(message, sender, now)
 
     def _member_message(self, message: m.Message, sender: Member, now: float) -> list[Effect]:
         match message:
             case m.Ping():
-                self._membership.progress(sender.name, message.step)
-                return self._membership.answer_ping(sender.name, message, self._step, self.caught_up)
+                return self._membership.answer_ping(sender, message, now)
             case m.Ack():
-                self._membership.progress(sender.name, message.step, message.caught_up)
-                if message.view_hash != self._membership.view_hash():
-                    return [Send(sender.control_address, entries) for entries in self._membership.entries()]
+                return self._membership.answered(sender, message, now)
+            case m.PingRequest():
+                return self._membership.asked_to_ping(sender, message, now)
+            case m.PingResult():
+                return self._membership.result(message, now)
+            case m.Sync():
+                return self._membership.take_list(sender, message, now)
+            case m.Gossip():
                 return []
-            case m.Members(entries):
-                others = [e for e in entries if e.name != self.config.name]
-                unknown = tuple(e.control_address for e in others if not self._membership.knows(e.name, e.boot))
-                return self._introductions.greet(unknown, now, are_seeds=False)
             case m.Leave(reason):
-                return self._membership.left(sender.name, reason)
+                return self._membership.left(sender.name, reason, now)
             case m.Offer() | m.Accept() | m.Reject() | m.Received() | m.Abort():
                 return self._exchange_message(message, sender, now)
         self._count("message_unexpected")
@@ -281,16 +283,17 @@ class PeerProtocol:
         if name == self.config.name:
             holder = self.config.control_address
         else:
-            holder = self._membership.address_of_holder(name, envelope.boot)
-            if holder and not self._membership.has_answered_claim(name, envelope.boot):
+            member = self._membership.holder(name, envelope.boot)
+            if member and not self._membership.has_answered_claim(name, envelope.boot):
                 self._count("hello_contested")
-                return self._membership.ask(name, self._step)
+                return self._membership.ask(member)
+            holder = member.control_address if member else None
         refuse = self._introductions.judge(hello, holder, name)
         if refuse is not None:
             self._count(f"hello_refused_{refuse.kind}")
             return self._introductions.turn_away(refuse, envelope, hello, holder or "", now)
         effects = self._membership.admit(name, envelope.boot, hello, now)
-        return effects + self._introductions.welcome(hello, self._membership.entries())
+        return effects + self._introductions.welcome(hello, self._membership.lists(now, wants_reply=False))
 
     def _refused(self, envelope: m.Envelope, refuse: m.Refuse, now: float) -> list[Effect]:
         effects = self._introductions.refused(envelope, refuse, not self._others_living(), now)
@@ -306,37 +309,30 @@ class PeerProtocol:
     # After each event
 
     def _follow_members(self, now: float) -> list[Effect]:
-        """Closes exchanges with lost members and lays the graph anew when the living changed."""
+        """Closes exchanges with lost members and lays the graph anew when the living have changed."""
         effects: list[Effect] = []
-        if self._changes_seen != self._membership.changes:
-            self._changes_seen = self._membership.changes
-            effects += self._drop_lost(now)
-            if self._rewiring.rewire(self._membership.living()):
-                effects += self._open_links()
+        for name, gone in self._membership.take_lost():
+            for part in self._exchanging:
+                effects += part.peer_lost(name, gone, now)
+        if self._version_seen != self._membership.table.version:
+            self._version_seen = self._membership.table.version
+            self._rewiring.view_changed(now)
+        if self._rewiring.is_due(now) and self._rewiring.rewire(self._membership.living(), now):
+            self._pairs.turn = 0
+            effects += self._open_links()
         if self._leaving or self.config.kind == "round":
             return effects
-        effects += self._pairs.begin(self.neighbours(), now)
+        effects += self._pairs.begin(self._partners(now), now)
         publish = self._others_living()
         if publish != self._publish:
             self._publish = publish
             effects.append(RunSteps(self.config.sync_every, publish))
         return effects
 
-    def _drop_lost(self, now: float) -> list[Effect]:
-        """Closes what is open with those who are gone, or not to be waited for."""
-        effects: list[Effect] = []
-        seen = {other.name: other for other in self._membership.others()}
-        for name, before in self._last_seen.items():
-            after = seen.get(name)
-            gone = after is None or after.boot != before.boot or after.state in ("dead", "left")
-            suspected = before.state == "alive" and after is not None and after.state == "suspect"
-            if suspected or (gone and before.state in ("alive", "suspect")):
-                for part in self._exchanging:
-                    effects += part.peer_lost(name, gone, now)
-            if after is not None and after.state == "dead" and before.state != "dead":
-                self._introductions.look_for(after.control_address, now)
-        self._last_seen = seen
-        return effects
+    def _partners(self, now: float) -> tuple[str, ...]:
+        """The neighbours, and for a moment after a re-wiring also the former ones, who may not know yet."""
+        former = self._rewiring.former_neighbours(now)
+        return tuple(sorted(former.union(self.neighbours()))) if former else self.neighbours()
 
     def _open_links(self) -> list[Effect]:
         topology = self._rewiring.topology
@@ -346,24 +342,30 @@ class PeerProtocol:
             effects.append(Notify(notices.TopologyFailed(topology.fallback_reason)))
         for name in self._around:
             if member := self._membership.get(name):
+                effects.append(Connect(member.control_address, "control"))
                 effects.append(Connect(member.data_address, "data"))
+        self._membership.neighbours = self._around
         neighbours = topology.neighbours(self._round_number())
         effects.append(Notify(notices.Rewired(topology.epoch, len(topology.members), neighbours)))
         return effects
 
-    def _close_loose_links(self) -> list[Effect]:
-        """Closes the data links that neither the graph nor an open exchange needs any more."""
-        needed = {name for part in self._exchanging for name in part.busy_with()}.union(self._around)
+    def _close_loose_links(self, now: float) -> list[Effect]:
+        """Closes the links that neither the graph nor an open exchange needs any more."""
+        needed = {name for part in self._exchanging for name in part.busy_with()}
+        needed = needed.union(self._around, self._rewiring.former_neighbours(now))
         members = [member for name in needed if (member := self._membership.get(name))]
         loose = self._data_links - {member.data_address for member in members}
-        return [Disconnect(address, "data") for address in sorted(loose)]
+        effects: list[Effect] = [Disconnect(address, "data") for address in sorted(loose)]
+        return effects + self._links.close_idle({member.control_address for member in members}, now)
 
-    def _note_links(self, effects: list[Effect]) -> None:
+    def _note(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Connect) and effect.lane == "data":
                 self._data_links.add(effect.address)
             elif isinstance(effect, Disconnect) and effect.lane == "data":
                 self._data_links.discard(effect.address)
+            elif isinstance(effect, Fail):
+                self._failed = True
 
     def _seek_parameters(self, now: float) -> list[Effect]:
         """A newcomer takes a member's parameters before it counts in mixing."""
@@ -376,10 +378,10 @@ class PeerProtocol:
 
     def _is_joining(self) -> bool:
         config = self.config
-        return config.expects_seeds and not config.founder and not self._membership.others()
+        return config.expects_seeds and not config.founder and not len(self._membership.table)
 
     def _others_living(self) -> bool:
-        return len(self._membership.living()) > 1
+        return self._membership.table.living_count() > 1
 
     def _round_number(self) -> int:
         return self._rounds.number if self.config.kind == "round" else self._pairs.turn

@@ -16,7 +16,9 @@ import networkx as nx
 
 import topologies
 from gossiptrain.errors import ConfigurationError
-from gossiptrain.protocol.config import TopologySpec
+from gossiptrain.protocol.config import MembershipConfig, TopologySpec
+
+NEVER_S = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +51,43 @@ class Topology:
 
 
 class Rewiring:
-    """Keeps the topology of the current epoch."""
+    """Keeps the topology of the current epoch, and when the next is due.
 
-    def __init__(self, spec: TopologySpec, own: str, seed: int) -> None:
+    Many changes within a moment cost one re-wiring. For a while after it the former neighbours are kept too: others may
+    not have re-wired yet, and where views disagree an old link is better than none.
+    """
+
+    def __init__(self, spec: TopologySpec, own: str, seed: int, timing: MembershipConfig | None = None) -> None:
         self._spec = check_topology(spec)
         self._own = own
         self._seed = seed
+        self._timing = timing or MembershipConfig()
+        self._changed_s: float | None = None
+        self._due_s = NEVER_S
+        self._former: frozenset[str] = frozenset()
+        self._former_until_s = 0.0
         self.topology = Topology(0, (own,), own, _single(own))
 
-    def rewire(self, members: tuple[str, ...]) -> bool:
+    def view_changed(self, now: float) -> None:
+        """Somebody joined or was lost: the graph is laid anew when the view has rested for a moment."""
+        if self._changed_s is None:
+            self._changed_s = now
+        self._due_s = min(now + self._timing.rewire_debounce_s, self._changed_s + self._timing.rewire_within_s)
+
+    def is_due(self, now: float) -> bool:
+        """Says whether it is time for `rewire`."""
+        return now >= self._due_s
+
+    def next_deadline(self) -> float:
+        """When `rewire` is due, in seconds; infinity when nothing has changed."""
+        return self._due_s
+
+    def rewire(self, members: tuple[str, ...], now: float = 0.0) -> bool:
         """Computes the graph for these members, unless they are the current ones. Returns whether it did."""
+        self._changed_s, self._due_s = None, NEVER_S
         if members == self.topology.members:
             return False
+        former = self.topology.all_neighbours()
         epoch = self.topology.epoch + 1
         try:
             alone = len(members) == 1
@@ -70,7 +97,13 @@ class Rewiring:
             graph, schedule = _overlay(members, self._seed), None
             reason = f"{describe(self._spec)} failed for {len(members)} members: {type(error).__name__}: {error}"
         self.topology = Topology(epoch, members, self._own, graph, schedule, reason)
+        self._former = frozenset(former).intersection(members)
+        self._former_until_s = now + self._timing.overlap_s
         return True
+
+    def former_neighbours(self, now: float) -> frozenset[str]:
+        """Names of those that were neighbours until a moment ago, and still are members."""
+        return self._former if now < self._former_until_s else frozenset()
 
 
 def check_topology(spec: TopologySpec) -> TopologySpec:

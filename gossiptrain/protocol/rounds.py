@@ -35,7 +35,7 @@ from gossiptrain.protocol.effects import (
     Send,
     SendSnapshot,
 )
-from gossiptrain.protocol.membership import MEMBERS_MAX, Member
+from gossiptrain.protocol.member_table import MEMBERS_MAX, Member
 from gossiptrain.protocol.messages import Abort, Accept, ExchangeId, Offer, Received, Reject, TransferKey
 from gossiptrain.protocol.notices import Exchanged, ExchangeFailed, SnapshotRefused
 

@@ -61,7 +61,7 @@ from gossiptrain.protocol.events import (
     Started,
     StepsCompleted,
 )
-from gossiptrain.protocol.messages import Envelope, TransferKey
+from gossiptrain.protocol.messages import TransferKey
 from gossiptrain.protocol.notices import (
     Exchanged,
     Joined,
@@ -312,8 +312,7 @@ class Driver(threading.Thread):
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Send(address, message):
-                config = self._protocol.config
-                self._transport.send(address, wire.encode(Envelope(config.name, config.boot, message)))
+                self._transport.send(address, wire.encode(self._protocol.envelope(message)))
             case SendSnapshot(address, key, version):
                 self._transport.send_snapshot(address, key, self._vector.pin(version))
             case ExpectSnapshot(key, address):

@@ -13,7 +13,7 @@ from tests.chaos.harness import Swarm
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
-QUICK = gt.MembershipConfig(ping_period_s=0.25, suspect_after_s=1.0, dead_after_s=30.0, refused_after_s=0.5)
+QUICK = gt.MembershipConfig(probe_period_s=0.25, probe_timeout_s=0.2, stall_tolerance_s=20.0, refused_after_s=0.5)
 
 
 def longest_gap(times: np.ndarray) -> float:
@@ -81,7 +81,8 @@ def test_a_frozen_peer_is_suspected_and_recovers_without_having_died(tmp_path: P
         swarm.start_together(3)
         swarm.signal("peer-1", signal.SIGSTOP)
         for name in ("peer-0", "peer-2"):
-            assert "silent" in swarm.wait_for(name, "PeerSuspected", peer="peer-1")["reason"]
+            reason = swarm.wait_for(name, "PeerSuspected", peer="peer-1")["reason"]
+        assert "no answer" in reason or "accuses it" in reason
             swarm.more_steps(name, 50)
         woken_at_s = swarm.signal("peer-1", signal.SIGCONT)
         for name in ("peer-0", "peer-2"):

@@ -25,7 +25,8 @@ def kinds(effects: list[Effect]) -> list[str]:
 
 
 def member(name: str, boot: int, **changes) -> Member:
-    return Member(name, boot, f"control:{name}", f"data:{name}", **changes)
+    verdict = changes.get("state", "alive")
+    return Member(name, boot, f"control:{name}", f"data:{name}", verdict=verdict, **changes)
 
 
 def test_a_newcomer_takes_the_runs_parameters_and_only_then_mixes() -> None:

@@ -10,6 +10,7 @@ from gossiptrain.protocol import handshake
 from gossiptrain.protocol.effects import Fail
 from gossiptrain.protocol.events import SeedsFound
 from gossiptrain.protocol.handshake import PARAMETERS_HASHED_MAX, Handshake
+from gossiptrain.protocol.messages import VERSION_MAX, VERSION_MIN
 from gossiptrain.protocol.notices import PeerJoined, PeerRefused
 from gossiptrain.protocol.peer_protocol import PeerProtocol
 from tests.protocol.virtual_network import VirtualNetwork, config
@@ -115,7 +116,7 @@ class _OtherVersions:
 
 def test_versions_that_do_not_meet_are_named_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     net = meet({}, {}, _OtherVersions(monkeypatch, 7, 9))
-    assert_both_name(net, "version", "7 to 9", "1 to 1")
+    assert_both_name(net, "version", "7 to 9", f"{VERSION_MIN} to {VERSION_MAX}")
 
 
 def test_version_ranges_that_overlap_work_together(monkeypatch: pytest.MonkeyPatch) -> None:

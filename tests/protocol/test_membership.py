@@ -5,12 +5,11 @@ from __future__ import annotations
 import networkx as nx
 import pytest
 
-from gossiptrain.protocol import wire
 from gossiptrain.protocol.effects import Disconnect, Send
 from gossiptrain.protocol.events import LinkEvidence, MessageReceived
 from gossiptrain.protocol.handshake import Handshake
-from gossiptrain.protocol.membership import MEMBERS_MAX, Membership
-from gossiptrain.protocol.messages import Envelope, Hello, Leave, MemberEntry, Members, Ping
+from gossiptrain.protocol.membership import Membership
+from gossiptrain.protocol.messages import Envelope, Hello, Leave, Ping
 from gossiptrain.protocol.notices import PeerDied, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected, Rewired
 from tests.protocol.virtual_network import VirtualNetwork, cluster, config
 from tests.protocol.virtual_peer import VirtualPeer
@@ -70,10 +69,11 @@ def test_a_killed_peer_is_suspect_at_once_and_dead_after_the_refusals() -> None:
     for peer in net.living():
         assert [notice.reason for notice in peer.told(PeerSuspected)] == ["the link to it broke"]
         assert peer.told(PeerDied) == []
-    net.run(6.3)
+    net.run(6.5)
     for name, deaths in told(net, PeerDied, "peer-2").items():
         assert len(deaths) == 1, name
         assert "refuses connections" in deaths[0].reason
+    net.run(7.5)
     assert_all_agree(net)
 
 
@@ -106,23 +106,27 @@ def test_a_peer_frozen_for_eight_seconds_is_suspect_and_recovers_and_is_never_de
 
 
 @pytest.mark.slow
-def test_a_peer_frozen_for_forty_seconds_is_dead_and_comes_back_as_a_member() -> None:
+def test_a_peer_frozen_for_eighty_seconds_is_dead_and_comes_back_as_a_member() -> None:
     net = cluster(4, pace=15)
     net.run(4.0)
-    net.freeze("peer-1", 40.0)
-    net.run(43.9)
+    net.freeze("peer-1", 80.0)
+    net.run(33.0)
+    assert all(found == [] for found in told(net, PeerDied, "peer-1").values()), "tolerance for stalls"
+    net.run(83.9)
     assert all(len(found) == 1 for found in told(net, PeerDied, "peer-1").values())
-    assert net["peer-0"].told(PeerDied)[0].reason in ("silent for 30 s", "silent for 31 s")
-    net.run(50.0)
+    died_s = [time_s for peer in net.living() if peer.name != "peer-1" for time_s in peer.told_at(PeerDied)]
+    assert min(died_s) > 4.0 + 30.0
+    assert max(died_s) < 4.0 + 4.0 + 60.0, "the tolerance, twice, and the time to notice"
+    net.run(95.0)
     assert_all_agree(net)
     assert net["peer-1"].told(PeerDied) == net["peer-1"].told(PeerSuspected) == []
     mixes = len(net["peer-1"].mixes)
-    net.run(60.0)
+    net.run(110.0)
     assert len(net["peer-1"].mixes) > mixes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [10.0, 80.0])
+@pytest.mark.parametrize("seconds", [10.0, 100.0])
 def test_a_partition_heals(seconds: float) -> None:
     """Short: both sides wait. Long: each takes the other for dead, goes on alone, and tries the lost now and then."""
     net = cluster(6, pace=15)
@@ -130,9 +134,9 @@ def test_a_partition_heals(seconds: float) -> None:
     net.partition(["peer-0", "peer-1", "peer-2"], for_s=seconds)
     net.run(4.0 + seconds)
     sides = {("peer-0", "peer-1", "peer-2"), ("peer-3", "peer-4", "peer-5")}
-    assert views(net) == (sides if seconds > 31 else {tuple(sorted(net.peers))})
+    assert views(net) == (sides if seconds > 64 else {tuple(sorted(net.peers))})
     assert all(peer.longest_gap_s(4.0) < 1.1 for peer in net.living()), "training never waits"
-    net.run(4.0 + seconds + 20.0)
+    net.run(4.0 + seconds + 10.0)
     assert_all_agree(net)
     assert all(peer.told(PeerSuspected) for peer in net.living())
 
@@ -141,8 +145,13 @@ def test_goodbye_is_no_death() -> None:
     net = cluster(4, pace=15)
     net.run(4.0)
     net.leave("peer-3")
-    net.run(4.1)
-    assert all([n.reason for n in found] == ["finished"] for found in told(net, PeerLeft, "peer-3").values())
+    net.run(4.8)
+    reasons = [notice.reason for found in told(net, PeerLeft, "peer-3").values() for notice in found]
+    assert len(reasons) == 3
+    assert "finished" in reasons
+    assert all(reason == "finished" or reason.endswith("says so") for reason in reasons), (
+        "some hear it from others first"
+    )
     assert_all_agree(net)
     net.run(40.0)
     assert all(peer.told(PeerDied) == [] for peer in net.living())
@@ -156,7 +165,7 @@ def test_a_restart_under_the_same_name_replaces_the_old_process_at_once(same_add
     net.run(4.3)
     changes = {} if same_address else {"control_address": "control:9", "data_address": "data:9"}
     net.restart("peer-2", 55.0, seeds=("control:0",), **changes)
-    net.run(6.0)
+    net.run(6.3)
     assert_all_agree(net)
     assert net["peer-2"].protocol.caught_up
     assert net["peer-2"].value < 4, "it took the run's parameters"
@@ -180,8 +189,7 @@ def test_a_restart_that_one_member_missed_is_learned_from_the_others() -> None:
     net.cut = lambda source, target: False
     net.run(8.0)
     assert_all_agree(net)
-    boot = net["peer-2"].protocol.config.boot
-    assert net["peer-1"].protocol._membership.knows("peer-2", boot)
+    assert net["peer-1"].protocol._membership.get("peer-2").boot == net["peer-2"].protocol.config.boot
 
 
 def test_another_peer_on_a_dead_ones_address_keeps_its_links() -> None:
@@ -225,7 +233,7 @@ def test_a_restarted_peer_that_greets_before_its_death_was_noticed_is_not_taken_
     assert said(hello) == ["Ping"], "the old one is asked for a sign of life, the new one gets no answer yet"
     assert said(hello) == ["Ping"]
     said(LinkEvidence(old.control_address, "control", "down"))
-    assert said(hello)[0] == "Hello", "welcome"
+    assert "Hello" in said(hello), "welcome"
     assert peer.protocol.status(net.now).members[1].address == new.control_address
 
 
@@ -245,83 +253,37 @@ def hello_of(index: int, **changes) -> tuple[str, int, Hello]:
     return peer.name, peer.boot, Handshake(peer).hello(0, True, False)
 
 
-def test_a_rumour_of_another_boot_is_followed_up() -> None:
-    """Its own evidence may tell a member nothing of a quick restart on the same address; the others' lists do."""
-    net = cluster(3, pace=15)
-    net.run(4.0)
-    peer, teller, entry = net["peer-1"], net["peer-0"].protocol.config, net["peer-2"].protocol.config
-    for boot, hellos in ((entry.boot, 0), (entry.boot + 1, 1)):
-        before = net.sent["Hello"]
-        rumour = Members((MemberEntry("peer-2", boot, entry.control_address, entry.data_address),))
-        net.give(peer, MessageReceived(Envelope(teller.name, teller.boot, rumour)))
-        assert net.sent["Hello"] - before == hellos
-
-
-def test_the_table_is_bounded_and_forgets_the_gone_first() -> None:
-    table = Membership(config("me", 0))
-    for index in range(1, MEMBERS_MAX + 10):
-        table.admit(*hello_of(index), now=0.0)
-    assert len(table.others()) == MEMBERS_MAX
-    assert table.get(f"p{MEMBERS_MAX + 5}") is None
-    table.left("p7", "done")
-    table.admit(*hello_of(MEMBERS_MAX + 5), now=0.0)
-    assert table.get("p7") is None
-    assert table.get(f"p{MEMBERS_MAX + 5}") is not None
-
-
-@pytest.mark.parametrize("length", [1, 200])
-def test_members_are_told_in_messages_that_fit_into_a_frame(length: int) -> None:
-    table = Membership(config("me", 0))
-    for index in range(1, 400):
-        long = f"{index}".rjust(length, "é")
-        table.admit(*hello_of(index, control_address=f"c{long}", data_address=f"d{long}"), now=0.0)
-    told = table.entries()
-    assert [entry.name for message in told for entry in message.entries] == [m.name for m in table.others()]
-    for message in told:
-        wire.encode(Envelope("me", 1, message))
-
-
-def test_equal_views_have_equal_hashes_and_another_boot_another() -> None:
-    def view(own: int, others: list[int], **changes) -> int:
-        table = Membership(config(f"p{own}", own))
-        for index in others:
-            table.admit(*hello_of(index, **changes), now=0.0)
-        return table.view_hash()
-
-    assert view(0, [1, 2]) == view(1, [2, 0]) == view(2, [0, 1])
-    assert view(0, [1]) != view(0, [1, 2])
-    assert view(0, [1]) != view(0, [1], boot=5)
-
-
 def test_a_link_that_comes_up_again_is_tried_with_a_ping_that_tells_the_step() -> None:
     net = cluster(2, pace=15)
     net.run(3.0)
     protocol, address = net["peer-0"].protocol, "control:1"
     membership = protocol._membership
-    membership.link_evidence(address, "down", 5, net.now)
-    (ping,) = [e.message for e in membership.link_evidence(address, "up", 5, net.now) if isinstance(e, Send)]
+    membership.stepped(5)
+    membership.link_evidence(address, "down", net.now)
+    membership._probing.drop_all()
+    (ping,) = [e.message for e in membership.link_evidence(address, "up", net.now) if isinstance(e, Send)]
     assert isinstance(ping, Ping)
     assert ping.step == 5
 
 
 def test_evidence_about_an_unknown_address_is_ignored() -> None:
-    assert Membership(config("me", 0)).link_evidence("control:5", "refused", 0, 1.0) == []
+    assert Membership(config("me", 0)).link_evidence("control:5", "refused", 1.0) == []
 
 
 def test_a_data_link_shared_by_a_living_member_is_not_closed() -> None:
     table = Membership(config("me", 0))
     table.admit(*hello_of(1, data_address="shared"), now=0.0)
     table.admit(*hello_of(2, data_address="shared"), now=0.0)
-    assert Disconnect("shared", "data") not in table.left("p1", "done")
-    assert Disconnect("shared", "data") in table.left("p2", "done")
+    assert Disconnect("shared", "data") not in table.left("p1", "done", 0.0)
+    assert Disconnect("shared", "data") in table.left("p2", "done", 0.0)
 
 
 def test_a_control_link_that_leads_to_another_member_by_now_is_not_closed() -> None:
     table = Membership(config("me", 0))
     table.admit(*hello_of(1, control_address="shared"), now=0.0)
     table.admit(*hello_of(2, control_address="shared"), now=0.0)
-    assert Disconnect("shared", "control") not in table.left("p1", "done")
-    assert Disconnect("shared", "control") in table.left("p2", "done")
+    assert Disconnect("shared", "control") not in table.left("p1", "done", 0.0)
+    assert Disconnect("shared", "control") in table.left("p2", "done", 0.0)
 
 
 def states(peer: VirtualPeer) -> dict[str, str]:
@@ -333,7 +295,7 @@ def test_the_status_tells_every_state() -> None:
     net.run(3.0)
     net.leave("peer-1")
     net.kill("peer-2")
-    net.run(3.05)
+    net.run(3.9)
     assert states(net["peer-0"]) == {"peer-1": "left", "peer-2": "suspect", "peer-3": "alive"}
     net.run(6.0)
     assert states(net["peer-0"]) == {"peer-1": "left", "peer-2": "dead", "peer-3": "alive"}

@@ -52,6 +52,24 @@ SENDERS = st.sampled_from([("peer-1", 1001), ("peer-2", 1002), ("peer-1", 7), ("
 ADDRESSES = st.sampled_from(["control:0", "control:1", "control:2", "control:77"])
 
 
+RUMOURS = st.lists(
+    st.builds(
+        m.MemberEntry,
+        st.sampled_from(["peer-0", "peer-1", "peer-2", "peer-9"]),
+        BOOTS,
+        ADDRESSES,
+        ADDRESSES,
+        incarnation=st.sampled_from([0, 1, 2, m.INCARNATION_MAX - 1]),
+        state=st.sampled_from(m.STATES),
+        caught_up=st.booleans(),
+        busy_s=st.sampled_from([0.0, 3.0]),
+        accuser=st.sampled_from(["", "peer-1", "peer-2"]),
+        refused=st.booleans(),
+    ),
+    max_size=3,
+).map(tuple)
+
+
 def hellos(index: int, boot: int, address: str) -> m.Hello:
     peer = config(f"peer-{index}", index, boot=boot, control_address=address, founder=True)
     return Handshake(peer).hello(3, True, wants_reply=boot % 2 == 0)
@@ -64,7 +82,11 @@ WORDS = st.one_of(
     st.builds(m.Received, EXCHANGES, st.booleans()),
     st.builds(m.Abort, EXCHANGES, st.just("x")),
     st.builds(m.Ping, st.just(1), st.just(2), st.integers(0, 3)),
-    st.builds(m.Ack, st.just(1), st.just(2), st.integers(0, 3), st.booleans()),
+    st.builds(m.Ack, st.integers(0, 3), st.just(2), st.integers(0, 3), RUMOURS),
+    st.builds(m.Gossip, RUMOURS),
+    st.builds(m.Sync, RUMOURS, st.booleans()),
+    st.builds(m.PingRequest, st.integers(0, 3), st.sampled_from(["peer-0", "peer-1", "peer-2"]), RUMOURS),
+    st.builds(m.PingResult, st.integers(0, 3), st.booleans()),
     st.builds(hellos, st.integers(0, 3), BOOTS, ADDRESSES),
     st.just(m.Leave("bye")),
     st.builds(m.StatusRequest, ADDRESSES),

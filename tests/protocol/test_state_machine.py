@@ -100,7 +100,7 @@ class LifeOfARun(RuleBasedStateMachine):
         net.cut = net.loses = lambda source, target: False
         net.spoil = lambda key: None
         # Out of every freeze, over every suspicion and quarantine, and a round of tries at the lost.
-        net.run(max([net.now, *(peer.frozen_until_s for peer in net.living())]) + 45.0)
+        net.run(max([net.now, *(peer.frozen_until_s for peer in net.living())]) + 80.0)
         joined = [peer for peer in net.living() if not peer.failures]
         for part in self.reachable(joined):
             names = tuple(sorted(peer.name for peer in part))

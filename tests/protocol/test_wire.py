@@ -21,7 +21,20 @@ ADDRESSES = st.one_of(st.text(CHARACTERS, min_size=1, max_size=8), st.just("a" *
 TEXTS = st.one_of(st.text(CHARACTERS, max_size=8), st.just("t" * 4096))
 INTEGERS = st.integers(-(2**63), 2**64 - 1)
 EXCHANGES = st.builds(m.ExchangeId, U64, U64)
-ENTRIES = st.builds(m.MemberEntry, NAMES, U64, ADDRESSES, ADDRESSES)
+ENTRIES = st.builds(
+    m.MemberEntry,
+    NAMES,
+    U64,
+    ADDRESSES,
+    ADDRESSES,
+    incarnation=st.integers(0, m.INCARNATION_MAX - 1),
+    state=st.sampled_from(m.STATES),
+    caught_up=st.booleans(),
+    busy_s=st.floats(0, m.BUSY_S_MAX),
+    accuser=st.text(CHARACTERS, max_size=8),
+    refused=st.booleans(),
+)
+UPDATES = st.lists(ENTRIES, max_size=6).map(tuple)
 SHORT = st.text(CHARACTERS, max_size=8)
 
 MESSAGES: dict[type, st.SearchStrategy[m.Message]] = {
@@ -40,9 +53,12 @@ MESSAGES: dict[type, st.SearchStrategy[m.Message]] = {
         wants_reply=st.booleans(),
     ),
     m.Refuse: st.builds(m.Refuse, SHORT, TEXTS, INTEGERS, st.booleans(), ADDRESSES),
-    m.Members: st.builds(m.Members, st.lists(ENTRIES, max_size=6).map(tuple)),
-    m.Ping: st.builds(m.Ping, U64, U64, U64),
-    m.Ack: st.builds(m.Ack, U64, U64, U64, st.booleans()),
+    m.Gossip: st.builds(m.Gossip, UPDATES),
+    m.Sync: st.builds(m.Sync, UPDATES, st.booleans()),
+    m.Ping: st.builds(m.Ping, U64, U64, U64, UPDATES),
+    m.Ack: st.builds(m.Ack, U64, U64, U64, UPDATES),
+    m.PingRequest: st.builds(m.PingRequest, U64, NAMES, UPDATES),
+    m.PingResult: st.builds(m.PingResult, U64, st.booleans()),
     m.Leave: st.builds(m.Leave, TEXTS),
     m.Offer: st.builds(m.Offer, EXCHANGES, SHORT, ROUNDS, U64),
     m.Accept: st.builds(m.Accept, EXCHANGES, U64),
@@ -52,7 +68,7 @@ MESSAGES: dict[type, st.SearchStrategy[m.Message]] = {
     m.StatusRequest: st.builds(m.StatusRequest, ADDRESSES),
     m.StatusReply: st.builds(m.StatusReply, st.binary(max_size=40)),
 }
-ENVELOPES = st.builds(m.Envelope, NAMES, U64, st.one_of(*MESSAGES.values()))
+ENVELOPES = st.builds(m.Envelope, NAMES, U64, st.one_of(*MESSAGES.values()), U64)
 
 
 def test_every_message_of_the_protocol_is_generated_here() -> None:
@@ -104,7 +120,7 @@ def test_a_frame_over_64_kib_is_not_even_looked_at() -> None:
 def test_a_message_that_would_pass_64_kib_is_not_sent() -> None:
     entry = m.MemberEntry("n" * 128, 1, "c" * 256, "d" * 256)
     with pytest.raises(ValueError, match="65536"):
-        wire.encode(m.Envelope("peer", 1, m.Members((entry,) * 128)))
+        wire.encode(m.Envelope("peer", 1, m.Gossip((entry,) * 128)))
 
 
 def test_trailing_bytes_are_refused() -> None:
@@ -119,7 +135,7 @@ def raw(*fields: object) -> bytes:
 @pytest.mark.parametrize(
     "frame",
     [
-        raw("Ping", 1, 2, 3, 4),
+        raw("Ping", 1, 2, 3, [], 4),
         raw("Ping", 1, 2),
         raw("Shutdown"),
         raw("Ping", -1, 2, 3),
@@ -129,7 +145,10 @@ def raw(*fields: object) -> bytes:
         raw("Offer", [1], "pair", 0, 2),
         raw("StatusRequest", ""),
         msgspec.msgpack.encode(["", 1, ["Leave", "x"]]),
-        msgspec.msgpack.encode(["peer", 1, ["Leave", "x"], "more"]),
+        msgspec.msgpack.encode(["peer", 1, ["Leave", "x"], 5, "more"]),
+        raw("Gossip", [["MemberEntry", "a", 1, "b", "c", 1 << 48]]),
+        raw("Gossip", [["MemberEntry", "a", 1, "b", "c", 1, "undead"]]),
+        raw("Gossip", [["MemberEntry", "a", 1, "b", "c", 1, "alive", True, float("nan")]]),
         msgspec.msgpack.encode({"sender": "peer", "boot": 1, "message": ["Leave", "x"]}),
         raw("Leave", "x").replace(b"\xa1x", b"\xa1\xff"),
     ],
@@ -145,6 +164,9 @@ def raw(*fields: object) -> bytes:
         "empty address",
         "no name",
         "envelope too long",
+        "incarnation beyond all",
+        "no such state",
+        "busy for no number of seconds",
         "map for an array",
         "not utf-8",
     ],
@@ -166,4 +188,4 @@ def test_a_claimed_length_of_four_thousand_million_takes_no_memory(header: bytes
     with pytest.raises(WireError):
         wire.decode(header + b"\x00" * 100)
     with pytest.raises(WireError):
-        wire.decode(b"\x93\xa1p\x01\x92\xa7Members" + header + b"\x00" * 100)
+        wire.decode(b"\x93\xa1p\x01\x92\xa6Gossip" + header + b"\x00" * 100)

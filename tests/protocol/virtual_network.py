@@ -254,7 +254,7 @@ class VirtualNetwork:
             case Disconnect(address, lane):
                 peer.links.discard((address, lane))
             case Send(address, message):
-                self._send(peer, address, Envelope(peer.name, peer.protocol.config.boot, message))
+                self._send(peer, address, peer.protocol.envelope(message))
             case ExpectSnapshot(key, _):
                 assert key not in peer.expected, "expected twice"
                 peer.expected.add(key)

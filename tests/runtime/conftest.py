@@ -14,7 +14,7 @@ import torch
 import gossiptrain as gt
 
 PATIENCE_S = 60.0
-QUICK = gt.MembershipConfig(ping_period_s=0.25, suspect_after_s=1.0, dead_after_s=20.0, join_timeout_s=30.0)
+QUICK = gt.MembershipConfig(probe_period_s=0.25, probe_timeout_s=0.2, stall_tolerance_s=20.0, join_timeout_s=30.0)
 
 
 class Crew:

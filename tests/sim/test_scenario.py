@@ -27,7 +27,7 @@ median_s = 0.1
 [network]
 regions = ["virginia", "ireland"]
 [membership]
-suspect_after_s = 4.0
+stall_tolerance_s = 4.0
 [[faults]]
 kind = "stall"
 peer = "peer-1"
@@ -41,7 +41,7 @@ def test_a_scenario_is_read_whole():
     options = scenario.simulation().options
     assert (options.peers, options.seed, options.topology, scenario.until_s) == (3, 5, "ring", 12.0)
     assert options.network.regions == ("virginia", "ireland")
-    assert options.membership.suspect_after_s == 4.0
+    assert options.membership.stall_tolerance_s == 4.0
     assert options.faults == FaultSchedule().stall(1, 5.0, 2.0)
     assert scenario.run().require("fault stall").until_s == 12.0
 

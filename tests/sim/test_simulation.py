@@ -228,6 +228,6 @@ def test_arguments_that_cannot_work_are_named(arguments, named):
 
 
 def test_the_protocols_time_outs_are_used():
-    quick = MembershipConfig(ping_period_s=0.2, suspect_after_s=0.5, dead_after_s=5.0)
+    quick = MembershipConfig(probe_period_s=0.2, probe_timeout_s=0.1, stall_tolerance_s=2.0)
     report = Simulation(4, faults=FaultSchedule().crash(2, 10.0, silent=True), membership=quick, seed=2).run(30.0)
     assert max(report.since_fault(PeerDied, 10.0, "peer-2").values()) < 8

@@ -1,0 +1,80 @@
+"""Which control links are open: opened by the first message, closed when they were long idle.
+
+A link to a member begins with an introduction: news of this peer may not have reached it yet, and it drops the messages
+of strangers. With few members all links stay open, so that a killed process is noticed by everybody at once; with many,
+those used longest ago make room. Links to strangers and to the dead, who are spoken to now and then, are closed soon after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Send
+from gossiptrain.protocol.messages import Gossip, Ping
+
+LINKS_MAX = 128
+STRANGER_IDLE_S = 6.0
+LOOKS_EVERY_S = 1.0
+
+
+class ControlLinks:
+    """Remembers when each link was used last."""
+
+    def __init__(self, is_member: Callable[[str], bool], introduction: Callable[[float], Gossip]) -> None:
+        """
+        Args:
+            is_member: whether a living member has this control address.
+            introduction: tells who this peer is; takes the time now.
+        """
+        self._is_member, self._introduction = is_member, introduction
+        self._used_s: dict[str, float] = {}
+        self._look_at_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._used_s)
+
+    def mind(self, effects: list[Effect], now: float) -> list[Effect]:
+        """Returns the effects with a `Connect` before each `Send` that has no link yet."""
+        used_s = self._used_s
+        result: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Send):
+                if used_s.pop(effect.address, None) is None:
+                    result.append(Connect(effect.address, "control"))
+                    if not isinstance(effect.message, Ping):
+                        result += self._introduce(effect.address, now)
+                used_s[effect.address] = now
+            elif isinstance(effect, Connect) and effect.lane == "control":
+                if effect.address in used_s:
+                    continue
+                used_s[effect.address] = now
+                result += [effect, *self._introduce(effect.address, now)]
+                continue
+            elif (
+                isinstance(effect, Disconnect) and effect.lane == "control" and used_s.pop(effect.address, None) is None
+            ):
+                continue
+            result.append(effect)
+        return result
+
+    def close_idle(self, needed: set[str], now: float) -> list[Effect]:
+        """Closes what is not needed any more; looks once a second.
+
+        Args:
+            needed: addresses of links to be kept whatever their use.
+        """
+        if now < self._look_at_s:
+            return []
+        self._look_at_s = now + LOOKS_EVERY_S
+        surplus = len(self._used_s) - LINKS_MAX
+        idle: list[Effect] = []
+        for address, used_s in self._used_s.items():  # longest unused first
+            idle_s = now - used_s
+            if idle_s < STRANGER_IDLE_S:
+                break
+            if address not in needed and (surplus > len(idle) or not self._is_member(address)):
+                idle.append(Disconnect(address, "control"))
+        return idle
+
+    def _introduce(self, address: str, now: float) -> list[Effect]:
+        return [Send(address, self._introduction(now))] if self._is_member(address) else []

@@ -1,0 +1,212 @@
+"""The table of members: a merge that forgets the order in which news came, and what is looked up in it.
+
+What members agree on of each other is its *verdict*, carried by entries that form a join-semilattice: of two entries of
+one name the greater (incarnation, boot, state) holds, so merging is commutative, associative and idempotent. What this
+peer makes of it is the *state*: a member that is alive for all may be suspect here, since the link to it broke, or busy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from gossiptrain.protocol.chance import Chance
+from gossiptrain.protocol.messages import STATES, MemberEntry
+
+MEMBERS_MAX = 4096
+_RANKS = {state: rank for rank, state in enumerate(STATES)}
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One line of the table: one process under one name. Another process of the same name is another `Member`.
+
+    Attributes:
+        verdict: "alive", "suspect", "dead" or "left", as the members agree.
+        state: the same as seen here, or "busy"; only an "alive" one is mixed with.
+        step: the last it told. heard_s: when it was last heard directly. since_s: since when the verdict stands.
+        busy_until_s: until then it said it may be silent.
+        link_is_down: the last word of the link to it was bad. digest: 64 bits for name and boot.
+    """
+
+    name: str
+    boot: int
+    control_address: str
+    data_address: str
+    state: str = "alive"
+    step: int = 0
+    caught_up: bool = False
+    verdict: str = "alive"
+    incarnation: int = 0
+    heard_s: float = 0.0
+    since_s: float = 0.0
+    busy_until_s: float = 0.0
+    link_is_down: bool = False
+    digest: int = 0
+
+    @property
+    def is_living(self) -> bool:
+        """Whether the graph is built on it."""
+        return self.verdict in ("alive", "suspect")
+
+    def order(self) -> tuple[int, int, int]:
+        """The place of its entry among those of its name; the greatest holds."""
+        return (self.incarnation, self.boot, _RANKS[self.verdict])
+
+    def entry(self, now: float, accuser: str = "", refused: bool = False) -> MemberEntry:
+        """What is told of it to others."""
+        return MemberEntry(
+            name=self.name,
+            boot=self.boot,
+            control_address=self.control_address,
+            data_address=self.data_address,
+            incarnation=self.incarnation,
+            state=self.verdict,  # type: ignore[arg-type]
+            caught_up=self.caught_up,
+            busy_s=max(0.0, self.busy_until_s - now) if self.verdict == "alive" else 0.0,
+            accuser=accuser,
+            refused=refused,
+        )
+
+
+def order_of(entry: MemberEntry) -> tuple[int, int, int]:
+    """The place of an entry among those of its name; the greatest holds."""
+    return (entry.incarnation, entry.boot, _RANKS[entry.state])
+
+
+class MemberTable:
+    """All members met or heard of, but for this peer itself; the dead and gone stay for a while as tombstones.
+
+    Attributes:
+        version: counts the changes of who lives, and as which process.
+    """
+
+    def __init__(self, own: str, own_boot: int) -> None:
+        self._own = own
+        self._boots = {own_boot: own}
+        self._members: dict[str, Member] = {}
+        self._by_address: dict[str, str] = {}
+        self._living: dict[str, None] = {}
+        self._names: tuple[int, tuple[str, ...]] = (-1, ())
+        self._others: tuple[int, tuple[str, ...]] = (-1, ())
+        self._hash = 0
+        self.version = 0
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, name: str) -> Member | None:
+        """Returns the member of this name, whatever its state."""
+        return self._members.get(name)
+
+    def at(self, address: str) -> Member | None:
+        """Returns the living member with this control address."""
+        return self._members.get(self._by_address.get(address, ""))
+
+    def others(self) -> list[Member]:
+        """Everybody, sorted by name."""
+        return [self._members[name] for name in sorted(self._members)]
+
+    def living_others(self) -> tuple[str, ...]:
+        """Sorted names of the living, without this peer."""
+        if self._others[0] != self.version:
+            self._others = (self.version, tuple(sorted(self._living)))
+        return self._others[1]
+
+    def living(self) -> tuple[str, ...]:
+        """Sorted names of the living, this peer among them."""
+        if self._names[0] != self.version:
+            self._names = (self.version, tuple(sorted([*self._living, self._own])))
+        return self._names[1]
+
+    def living_count(self) -> int:
+        """How many live, this peer included."""
+        return len(self._living) + 1
+
+    def hash(self, own_digest: int) -> int:
+        """Hashes who lives, and as which process; equal views have equal hashes, in whatever order they came about.
+
+        Args:
+            own_digest: of this peer's own entry.
+        """
+        return self._hash ^ own_digest
+
+    def gone(self) -> list[Member]:
+        """The tombstones, in the order of their names' first coming."""
+        return [member for member in self._members.values() if not member.is_living]
+
+    def sample(self, count: int, chance: Chance, without: str = "") -> list[Member]:
+        """Draws up to so many different living members at random."""
+        names = self.living_others()
+        picked: dict[str, None] = {}
+        for _ in range(3 * count):
+            if not names or len(picked) == count:
+                break
+            name = chance.choice(names)
+            if name != without:
+                picked[name] = None
+        return [self._members[name] for name in picked]
+
+    def put(self, member: Member) -> bool:
+        """Enters a member, or another process in place of the one of its name.
+
+        Returns:
+            False when the table is full, or when the process (by its boot id) has another name already.
+        """
+        old = self._members.get(member.name)
+        if self._boots.get(member.boot, member.name) != member.name or (old is None and not self._make_room()):
+            return False
+        if old is not None:
+            self._uncount(old)
+            del self._boots[old.boot]
+        self._boots[member.boot] = member.name
+        self._members[member.name] = member
+        self._count(member)
+        self.version += 1
+        return True
+
+    def changed(self, member: Member, verdict: str, incarnation: int, now: float) -> None:
+        """Sets a member's verdict and incarnation."""
+        was_living = member.is_living
+        self._uncount(member)
+        if verdict != member.verdict:
+            member.since_s = now
+        member.verdict, member.incarnation = verdict, incarnation
+        self._count(member)
+        self.version += was_living != member.is_living
+
+    def forget_before(self, time_s: float) -> None:
+        """Drops tombstones from before a time."""
+        for member in [m for m in self._members.values() if not m.is_living and m.since_s < time_s]:
+            self._remove(member)
+
+    def _make_room(self) -> bool:
+        if len(self._members) < MEMBERS_MAX:
+            return True
+        gone = next((member for member in self._members.values() if not member.is_living), None)
+        if gone is not None:
+            self._remove(gone)
+        return gone is not None
+
+    def _remove(self, member: Member) -> None:
+        del self._members[member.name]
+        del self._boots[member.boot]
+
+    def _count(self, member: Member) -> None:
+        if member.is_living:
+            self._living[member.name] = None
+            self._by_address[member.control_address] = member.name
+            member.digest = member.digest or digest(member.name, member.boot)
+            self._hash ^= member.digest
+
+    def _uncount(self, member: Member) -> None:
+        if member.is_living:
+            del self._living[member.name]
+            if self._by_address.get(member.control_address) == member.name:
+                del self._by_address[member.control_address]
+            self._hash ^= member.digest
+
+
+def digest(name: str, boot: int) -> int:
+    """Returns 64 bits that stand for this process."""
+    return int.from_bytes(blake2b(f"{name} {boot}".encode(), digest_size=8).digest(), "little")

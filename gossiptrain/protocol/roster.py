@@ -1,0 +1,314 @@
+"""The members' standing: how news, evidence and time change it, and what this peer tells of itself.
+
+Every change of a verdict is passed on; every change of a state is told to the watchers and, where it ends an exchange,
+to the rest of the protocol (`take_lost`).
+"""
+
+from __future__ import annotations
+
+from gossiptrain.protocol.config import ProtocolConfig
+from gossiptrain.protocol.dissemination import Dissemination
+from gossiptrain.protocol.effects import Disconnect, Effect, Fail, Notify, Send
+from gossiptrain.protocol.member_table import Member, MemberTable, digest, order_of
+from gossiptrain.protocol.messages import STATES, MemberEntry, Sync
+from gossiptrain.protocol.name_claims import NameClaims
+from gossiptrain.protocol.notices import PeerDied, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
+from gossiptrain.protocol.probing import Probing
+from gossiptrain.protocol.suspicion import Suspicions
+from gossiptrain.protocol.sync_lists import in_messages
+
+# An incarnation grows by one at a time; who claims much more would leave its owner no room to object.
+INCARNATION_JUMP_MAX = 1 << 20
+
+
+class Roster:
+    """The table of members, the suspicions against them, and the news of both. Methods return effects.
+
+    Attributes:
+        me: this peer's own entry. claims: to names. changed_at_s: when somebody last joined or was lost.
+    """
+
+    def __init__(self, config: ProtocolConfig, probing: Probing) -> None:
+        self._config = config
+        self._probing = probing
+        self.table = MemberTable(config.name, config.boot)
+        self.suspicions = Suspicions(config.membership, self.table.living_count)
+        self.news = Dissemination()
+        self.claims = NameClaims(config)
+        self.me = Member(config.name, config.boot, config.control_address, config.data_address)
+        self.me.caught_up = config.founder
+        self.me.digest = digest(config.name, config.boot)
+        self.changed_at_s = 0.0
+        self._lost: list[tuple[str, bool]] = []
+        self._unsure: dict[str, None] = {}
+        self._leases: dict[str, None] = {}
+
+    def get(self, name: str) -> Member | None:
+        """Returns the member of this name, whatever its state."""
+        return self.table.get(name)
+
+    def limit(self) -> int:
+        """How often a piece of news is passed on."""
+        return self._config.membership.retransmissions(self.table.living_count())
+
+    def view_hash(self) -> int:
+        """Hashes the living members and their boots; equal views have equal hashes."""
+        return self.table.hash(self.me.digest)
+
+    def take_lost(self) -> list[tuple[str, bool]]:
+        """Returns (name, gone) of those lost since the last call: dead, left or replaced (gone), or only suspect."""
+        lost, self._lost = self._lost, []
+        return lost
+
+    def take_unsure(self) -> list[Member]:
+        """Returns the suspects, accused since the last call, whose refusals need another observer."""
+        unsure, self._unsure = self._unsure, {}
+        return [member for name in unsure if (member := self.table.get(name)) and self.suspicions.wants_observers(name)]
+
+    def lists(self, now: float, wants_reply: bool) -> list[Sync]:
+        """Returns everything this peer knows of members, itself included, in messages of bounded size."""
+        # Old tombstones are not spread any more, so that they end everywhere.
+        told_since_s = now - self._config.membership.tombstone_s / 2
+        others = [member for member in self.table.others() if member.is_living or member.since_s > told_since_s]
+        return in_messages([self.me.entry(now), *(member.entry(now) for member in others)], wants_reply)
+
+    def updates(self, count: int, receiver: Member | None, now: float) -> tuple[MemberEntry, ...]:
+        """Returns news to ride on a message; a receiver that is suspect or dead hears of that first."""
+        news = self.news.take(count, self.limit())
+        if receiver is not None and receiver.verdict in ("suspect", "dead"):
+            return (receiver.entry(now, self._config.name), *news)
+        return news
+
+    def leases_over(self, now: float) -> list[Effect]:
+        """Counts with those again whose announced pause is over."""
+        over = [m for name in self._leases if (m := self.table.get(name)) is None or now >= m.busy_until_s]
+        effects = [effect for member in over if member is not None for effect in self.refresh(member, "", now)]
+        self._leases = {n: None for n in self._leases if (m := self.table.get(n)) and now < m.busy_until_s}
+        return effects
+
+    # What this peer says of itself
+
+    def raise_incarnation(self, incarnation: int, now: float) -> None:
+        """Tells everybody how this peer is now."""
+        self.me.incarnation = incarnation
+        self.pass_on(self.me.entry(now))
+
+    def pass_on(self, entry: MemberEntry) -> None:
+        """Has this told to others."""
+        self.news.add(entry)
+
+    # News
+
+    def merge(self, entries: tuple[MemberEntry, ...], teller: str, now: float, whole: bool = False) -> list[Effect]:
+        """Takes in news.
+
+        Args:
+            whole: the entries are from somebody's list: the dead in it are taken for suspects, so that they can speak up.
+        """
+        effects: list[Effect] = []
+        for entry in entries:
+            if entry.name == self._config.name:
+                effects += self._about_me(entry, now)
+            else:
+                effects += self._merge_one(entry, teller, now, whole)
+        return effects
+
+    def _merge_one(self, entry: MemberEntry, teller: str, now: float, whole: bool) -> list[Effect]:
+        member = self.table.get(entry.name)
+        known = member.incarnation if member is not None else 0
+        if entry.incarnation > known + INCARNATION_JUMP_MAX:
+            return []
+        if member is None:
+            return self._meet(entry, teller, now)
+        state, is_same = entry.state, member.boot == entry.boot
+        if whole and state == "dead" and member.is_living and is_same:
+            state = "suspect"
+        order, mine = (*order_of(entry)[:2], STATES.index(state)), member.order()
+        if order == mine:
+            if state == "suspect":
+                return self.accuse(member, entry.accuser or teller, entry.refused, "", now)
+            return []
+        if order < mine:
+            if not is_same or not member.is_living:
+                self.pass_on(member.entry(now))
+            return []
+        if not is_same:
+            return self._meet(entry, teller, now)
+        if state == "suspect":
+            if entry.incarnation > member.incarnation:
+                self.suspicions.clear(member.name)
+            self.table.changed(member, "suspect", entry.incarnation, now)
+            reason = f"{entry.accuser or teller} accuses it"
+            return self.accuse(member, entry.accuser or teller, entry.refused, reason, now)
+        return self._changes(member, entry, teller, now)
+
+    def _changes(self, member: Member, entry: MemberEntry, teller: str, now: float) -> list[Effect]:
+        """A member is alive with a higher incarnation, dead, or gone."""
+        if entry.state != "alive":
+            effects = self._end(member, entry.state, entry.incarnation, now)
+            self.pass_on(entry)
+            if entry.state == "left":
+                return [Notify(PeerLeft(member.name, f"{teller} says so")), *effects]
+            why = "its address refuses connections" if entry.refused else "silent too long"
+            return [Notify(PeerDied(member.name, f"{why}, says {entry.accuser or teller}")), *effects]
+        was_living = member.is_living
+        self.suspicions.clear(member.name)
+        self.table.changed(member, "alive", entry.incarnation, now)
+        member.caught_up = entry.caught_up
+        self._lease(member, entry, now)
+        self.pass_on(entry)
+        if was_living:
+            if teller == member.name:
+                member.link_is_down = False
+            return self.refresh(member, "", now)
+        member.link_is_down, member.state, member.heard_s = False, "alive", now
+        self.changed_at_s = now
+        self._probing.joined(member.name)
+        joined = Notify(PeerJoined(member.name, member.control_address))
+        # Who was lost may be one of many beyond a partition: compare at once.
+        lists = self.lists(now, wants_reply=True) if teller == member.name else []
+        return [joined, *self.refresh(member, "", now), *(Send(member.control_address, part) for part in lists)]
+
+    def _meet(self, entry: MemberEntry, teller: str, now: float) -> list[Effect]:
+        """News of a process not known so far."""
+        member = Member(entry.name, entry.boot, entry.control_address, entry.data_address)
+        member.incarnation, member.caught_up = entry.incarnation, entry.caught_up
+        self._lease(member, entry, now)
+        if entry.state in ("dead", "left"):
+            member.verdict = member.state = entry.state
+        effects = self.enter(member, now)
+        if self.table.get(entry.name) is not member:
+            return effects
+        if member.is_living:
+            self.pass_on(entry)
+        if entry.state == "suspect":
+            reason = f"{entry.accuser or teller} accuses it"
+            effects += self.accuse(member, entry.accuser or teller, entry.refused, reason, now)
+        return effects
+
+    def _lease(self, member: Member, entry: MemberEntry, now: float) -> None:
+        member.busy_until_s = now + entry.busy_s if entry.busy_s else 0.0
+        if entry.busy_s:
+            self._leases[member.name] = None
+
+    def enter(self, member: Member, now: float) -> list[Effect]:
+        """Puts a process into the table, in place of an older one of its name."""
+        old = self.table.get(member.name)
+        member.heard_s = member.since_s = now
+        if not self.table.put(member):
+            return []
+        effects: list[Effect] = []
+        if old is not None:
+            self._forget(old.name)
+            if old.is_living:
+                self._lost.append((old.name, True))
+            if (old.control_address, old.data_address) != (member.control_address, member.data_address):
+                effects += self._hang_up(old)
+        self.changed_at_s = now
+        if member.is_living:
+            self._probing.joined(member.name)
+            effects.append(Notify(PeerJoined(member.name, member.control_address)))
+        return effects
+
+    def _about_me(self, entry: MemberEntry, now: float) -> list[Effect]:
+        """Others are told that this peer lives, whatever they heard; a second process of its name is found out."""
+        mine = self.me.order()
+        if entry.incarnation > self.me.incarnation + INCARNATION_JUMP_MAX:
+            return []
+        if entry.boot != self.me.boot:
+            if order_of(entry) <= mine:
+                return []
+            self.raise_incarnation(entry.incarnation + 1, now)
+            text = self.claims.contested(entry)
+            return [Fail("name", text)] if text else []
+        is_wrong = entry.state != "alive" or entry.caught_up != self.me.caught_up
+        if is_wrong and order_of(entry) >= mine:
+            self.raise_incarnation(entry.incarnation + 1, now)
+            self._probing.worsen(entry.state == "suspect")
+        elif is_wrong:
+            self.pass_on(self.me.entry(now))  # this teller has missed that it is over
+        elif entry.incarnation > self.me.incarnation:
+            self.me.incarnation = entry.incarnation
+        return []
+
+    # Verdicts
+
+    def accuse(self, member: Member, accuser: str, refused: bool, reason: str, now: float) -> list[Effect]:
+        """Makes a member suspect, or adds an accuser to those it has."""
+        if not member.is_living:
+            return []
+        is_news = self.suspicions.accuse(member.name, accuser, refused, now)
+        if member.verdict != "suspect":
+            self.table.changed(member, "suspect", member.incarnation, now)
+        if is_news:
+            self.pass_on(member.entry(now, accuser, refused))
+        if refused and accuser != self._config.name:
+            self._unsure[member.name] = None
+        return self.refresh(member, reason, now)
+
+    def bury(self, name: str, reason: str, now: float) -> list[Effect]:
+        """A member is taken for dead."""
+        member = self.table.get(name)
+        if member is None or not member.is_living:
+            self.suspicions.clear(name)
+            return []
+        refused = self.suspicions.is_refused(name)
+        effects = self._end(member, "dead", member.incarnation, now)
+        self.pass_on(member.entry(now, self._config.name, refused))
+        return [Notify(PeerDied(name, reason)), *effects]
+
+    def _end(self, member: Member, verdict: str, incarnation: int, now: float) -> list[Effect]:
+        """A member is dead or gone."""
+        was_living = member.is_living
+        self.table.changed(member, verdict, incarnation, now)
+        member.state = verdict
+        self._forget(member.name)
+        self.changed_at_s = now
+        if was_living:
+            self._lost.append((member.name, True))
+        return self._hang_up(member)
+
+    def refresh(self, member: Member | None, reason: str, now: float) -> list[Effect]:
+        """Works out the state of a living member from its verdict, its link and its lease."""
+        if member is None or not member.is_living:
+            return []
+        before = member.state
+        if member.verdict == "suspect" or member.link_is_down:
+            member.state = "suspect"
+        else:
+            member.state = "busy" if now < member.busy_until_s else "alive"
+        if member.state == "suspect" and before != "suspect":
+            self._lost.append((member.name, False))
+            return [Notify(PeerSuspected(member.name, reason))]
+        return [Notify(PeerRecovered(member.name))] if before == "suspect" != member.state else []
+
+    def left(self, name: str, reason: str, now: float) -> list[Effect]:
+        """A member said goodbye."""
+        member = self.table.get(name)
+        if member is None or not member.is_living:
+            return []
+        effects = self._end(member, "left", member.incarnation, now)
+        self.pass_on(member.entry(now))
+        return [Notify(PeerLeft(name, reason)), *effects]
+
+    def bury_former_tenant(self, address: str, newcomer: str, now: float) -> list[Effect]:
+        """A suspect whose address another peer now speaks from is gone; waiting would only delay the verdict."""
+        tenant = self.table.at(address)
+        if tenant is None or tenant.name == newcomer or tenant.state != "suspect":
+            return []
+        return self.bury(tenant.name, f"{newcomer} has its address", now)
+
+    def _forget(self, name: str) -> None:
+        self.suspicions.clear(name)
+        self._probing.forget(name)
+        self.claims.forget(name)
+
+    def _hang_up(self, member: Member) -> list[Effect]:
+        """Closes the links to a member, but for those that by now lead to another one."""
+        effects: list[Effect] = []
+        if self.table.at(member.control_address) is None:
+            effects.append(Disconnect(member.control_address, "control"))
+        others = (self.table.get(name) for name in self.table.living_others())
+        if all(m is None or m is member or m.data_address != member.data_address for m in others):
+            effects.append(Disconnect(member.data_address, "data"))
+        return effects
