@@ -72,7 +72,7 @@ class PartnerSearch:
 
     def waits(self, now: float) -> bool:
         """Says whether somebody has been asked lately and it is not yet time for the next."""
-        return now < self._ask_at_s < NEVER_S
+        return now < self._ask_at_s < NEVER_S and now < self._forget_at_s
 
     def deadline_s(self) -> float:
         """When `next` is to be asked again while the slot is free."""

@@ -80,6 +80,19 @@ def test_a_neighbour_that_appears_is_asked_at_once_by_who_had_none() -> None:
     assert one.next("a", 50.0) == "a"
 
 
+def test_no_deadline_stays_behind_whatever_is_asked_meanwhile() -> None:
+    """A deadline that has passed and changes nothing would have the driver spin."""
+    one, now = Searching(patience_s=0.1), 0.0
+    for step in range(200):
+        if step % 7 == 0:
+            one.search.call_back("abc"[step % 3])
+        one.next("ab" if step % 5 else "", now)
+        if not one.search.waits(now):
+            one.next("ab", now)
+        assert one.search.deadline_s() > now
+        now = min(one.search.deadline_s(), now + 0.3)
+
+
 def test_no_more_than_some_callers_are_remembered() -> None:
     search = PartnerSearch(1.0)
     for number in range(3 * CALLERS_MAX):
