@@ -206,10 +206,14 @@ class PairExchange:
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do."""
-        times_s = [t for found in self._open_now() for t in (found.deadline_s, found.ask_again_s)]
-        if self._is_free():
-            times_s.append(self._search.deadline_s())
-        return min(times_s, default=NEVER_S)
+        slot = self._slot
+        if slot is not None:
+            at_s = min(slot.deadline_s, slot.ask_again_s)
+        else:
+            at_s = self._search.deadline_s() if self._is_free() else NEVER_S
+        for found in self._aside:
+            at_s = min(at_s, found.deadline_s, found.ask_again_s)
+        return at_s
 
     # How it is done
 
