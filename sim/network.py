@@ -190,24 +190,25 @@ class Network:
     # Control messages
 
     def _transmit(self, link: Link, envelope: Envelope, size: int) -> None:
-        source, target = link.source.host, link.target_host
-        assert target is not None
-        assert link.target is not None
+        source, receiver = link.source.host, link.target
+        assert receiver is not None
+        target = receiver.host
         if link.held or ((self._cuts or self._silent) and not self._is_open(source, target)):
             self._hold(link, envelope, size)
             return
-        now = self._clock.now
-        if not link.target.alive:  # its host answers with a reset
-            self._clock.at(now + 2 * self.delay_s(source, target), self._break, link)
+        clock = self._clock
+        if not receiver.alive:  # its host answers with a reset
+            clock.at(clock.now + 2 * self.delay_s(source, target), self._break, link)
             return
         delay_s = self.delay_s(source, target) * (1.0 + self._jitter * self._chance.next())
-        arrives_s = now + delay_s + 8 * size / self.bandwidth.slowest_bps(source, target)
-        if self._plain:
-            arrives_s = max(arrives_s, link.last_s)
-            link.last_s = arrives_s
-        else:
+        arrives_s = clock.now + delay_s + 8 * size / self.bandwidth.slowest_bps(source, target)
+        if not self._plain:
             arrives_s = self._disturb(link, arrives_s, delay_s, envelope)
-        self._clock.at(arrives_s, link.target.take_message, envelope)
+        elif arrives_s < link.last_s:
+            arrives_s = link.last_s
+        else:
+            link.last_s = arrives_s
+        clock.at(arrives_s, receiver.take_message, envelope)
 
     def _disturb(self, link: Link, arrives_s: float, delay_s: float, envelope: Envelope) -> float:
         """Loses (late by the time-outs), duplicates and reorders; returns when the message arrives."""

@@ -101,6 +101,7 @@ class SimulatedPeer:
 
     def __init__(self, config: ProtocolConfig, host: int, world: World) -> None:
         self.config, self.host, self.world = config, host, world
+        self._clock, self._trace = world.clock, world.trace
         self.name, self.boot = config.name, config.boot
         self.protocol = PeerProtocol(config)
         self.alive = True
@@ -123,7 +124,7 @@ class SimulatedPeer:
         self._armed_s = float("inf")
         self._spins = (0.0, 0)
         self._last_message: Message | None = None
-        self._last_sent: tuple[Envelope, bytes] | None = None
+        self._last_sent: tuple[Envelope, bytes]
         self._carry_out: dict[type, Callable[[Any], None]] = {
             Send: self._send,
             SendSnapshot: self._send_snapshot,
@@ -205,7 +206,7 @@ class SimulatedPeer:
 
     def take_message(self, envelope: Envelope) -> None:
         """A control message arrived at the process, if it still lives."""
-        if self.world.clock.now < self.stalled_until_s:
+        if self._clock.now < self.stalled_until_s:
             self._mailbox.append(MessageReceived(envelope))
         else:
             self.handle(MessageReceived(envelope))
@@ -240,21 +241,22 @@ class SimulatedPeer:
         """Gives an event to the protocol, carries the effects out, and sets the timer for its next deadline."""
         if not self.alive:
             return
-        world = self.world
-        now = world.clock.now
+        now = self._clock.now
         kind = _EVENT_KINDS[type(event)]
         if kind == trace.BOUNDARY:
             self._trace_boundary(event, now)  # type: ignore[arg-type]
         else:
-            world.trace.add(now, self.host, kind)
+            self._trace.add(now, self.host, kind)
+        protocol = self.protocol
         try:
-            effects = self.protocol.handle(event, now)
-            deadline_s = self.protocol.next_deadline()
+            effects = protocol.handle(event, now)
+            deadline_s = protocol.next_deadline()
         except Exception as error:
-            world.checkers.protocol_raised(self, event, error)
-        carry_out = self._carry_out
-        for effect in effects:
-            carry_out[type(effect)](effect)
+            self.world.checkers.protocol_raised(self, event, error)
+        if effects:
+            carry_out = self._carry_out
+            for effect in effects:
+                carry_out[type(effect)](effect)
         if deadline_s < self._armed_s and self.alive:
             self._arm(deadline_s, now)
 
@@ -295,20 +297,21 @@ class SimulatedPeer:
     # Effects
 
     def _send(self, effect: Send) -> None:
-        message, world = effect.message, self.world
-        if message is not self._last_message or self._last_sent is None:
+        message, address = effect.message, effect.address
+        if message is not self._last_message:
             envelope = self.protocol.envelope(message)
             frame = wire.encode(envelope)
-            if world.checks_wire:
+            if self.world.checks_wire:
                 envelope = wire.decode(frame)
             self._last_message, self._last_sent = message, (envelope, frame)
         envelope, frame = self._last_sent
         size = len(frame) + 1
         kind = type(message)
-        self._sent[kind] = self._sent.get(kind, 0) + 1
+        sent = self._sent
+        sent[kind] = sent.get(kind, 0) + 1
         self._sent_bytes += size
-        world.trace.add(world.clock.now, self.host, trace.SENT, effect.address.encode() + frame)
-        world.network.send(self, effect.address, envelope, size)
+        self._trace.add(self._clock.now, self.host, trace.SENT, address.encode() + frame)
+        self.world.network.send(self, address, envelope, size)
 
     def _send_snapshot(self, effect: SendSnapshot) -> None:
         payload = self.training.pin(effect.version)

@@ -7,22 +7,26 @@ from struct import Struct
 
 STARTED, MESSAGE, EVIDENCE, SNAPSHOT, REJECTED, BOUNDARY, DEADLINE, SEEDS, LEAVE, SENT, NOTICE, ENDED, FAULT = range(13)
 
-_head = Struct("<dIB")
-FLUSH_BYTES = 1 << 16
+_head = Struct("<dIB").pack
+FLUSH_PARTS = 1 << 12
 
 
 class Trace:
     """Collects lines (time, host, kind, bytes) and hashes them in large pieces."""
 
+    __slots__ = ("_hash", "_waiting")
+
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=16)
-        self._waiting = bytearray()
+        self._waiting: list[bytes] = []
 
     def add(self, time_s: float, host: int, kind: int, text: bytes = b"") -> None:
         """Adds a line."""
         waiting = self._waiting
-        waiting += _head.pack(time_s, host, kind) + text
-        if len(waiting) > FLUSH_BYTES:
+        waiting.append(_head(time_s, host, kind))
+        if text:
+            waiting.append(text)
+        if len(waiting) > FLUSH_PARTS:
             self._flush()
 
     def hexdigest(self) -> str:
@@ -31,5 +35,5 @@ class Trace:
         return self._hash.hexdigest()
 
     def _flush(self) -> None:
-        self._hash.update(self._waiting)
+        self._hash.update(b"".join(self._waiting))
         self._waiting.clear()

@@ -8,6 +8,7 @@ what keeps the re-wired overlay close to the old one. Python's own `hash()` is s
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import combinations
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 ALL_PAIRS_MAX = 96  # ids; above it, all n*(n-1)/2 pairs cost more than a re-wiring may take
+KEYS_MAX = 32  # keys whose ranks are remembered: an overlay's rings
+RANKS_MAX = 16_384  # names remembered under each
 PARTNER_RINGS = 4  # rings that propose partners above that size: 8 candidates for each id
 
 
@@ -45,14 +48,30 @@ def digest(*parts: Any) -> int:
 
 def ordered(ids: Iterable[Hashable], *key: Any) -> list[Any]:
     """Returns the ids in the pseudo-random order that `key` (seed, purpose, ...) gives."""
-    prefix = blake2b(encode(key), digest_size=8)
+    prefix = encode(key)
+    hasher = blake2b(prefix, digest_size=8)
+    known = _known_ranks(prefix)
+    if len(known) > RANKS_MAX:
+        known.clear()
+    items = list(ids)
+    if any(type(item) is not str for item in items):
+        return sorted(items, key=lambda item: _rank(hasher, item))
+    for item in items:
+        if item not in known:
+            known[item] = _rank(hasher, item)
+    return sorted(items, key=known.__getitem__)
 
-    def rank(item: Hashable) -> tuple[bytes, bytes]:
-        hasher, code = prefix.copy(), encode(item)
-        hasher.update(code)
-        return hasher.digest(), code
 
-    return sorted(ids, key=rank)
+def _rank(prefix: Any, item: Hashable) -> tuple[bytes, bytes]:
+    hasher, code = prefix.copy(), encode(item)
+    hasher.update(code)
+    return hasher.digest(), code
+
+
+@lru_cache(maxsize=KEYS_MAX)
+def _known_ranks(prefix: bytes) -> dict[str, tuple[bytes, bytes]]:
+    """Returns the ranks of names known under a key, to be added to: from one view to the next almost all stay."""
+    return {}
 
 
 def ring_edges(order: Sequence[Any]) -> list[tuple[Any, Any]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from itertools import combinations
+from typing import Any
 
 import networkx as nx
 
@@ -58,18 +59,27 @@ def overlay(peers: Iterable[Hashable], degree: int | None = None, seed: int = 0)
     if n <= degree + 1:
         graph.add_edges_from(combinations(ids, 2))
         return graph
+    around: dict[Any, set[Any]] = {peer: set() for peer in ids}
+    edges: list[tuple[Any, Any]] = []
     for r in range(degree // 2):
-        graph.add_edges_from(ring_edges(ordered(ids, seed, "ring", r)))
-    _fill(graph, degree, seed)
+        for a, b in ring_edges(ordered(ids, seed, "ring", r)):
+            if b not in around[a]:
+                around[a].add(b)
+                around[b].add(a)
+                edges.append((a, b))
+    _fill(around, edges, degree, seed)
+    graph.add_edges_from(edges)  # once: networkx takes longer for its dictionaries than all the rest
     return graph
 
 
-def _fill(graph: nx.Graph, degree: int, seed: int) -> None:
+def _fill(around: dict[Any, set[Any]], edges: list[tuple[Any, Any]], degree: int, seed: int) -> None:
     """Joins peers that have degree to spare, in rendezvous order of the pairs."""
     for sweep in range(FILL_SWEEPS_MAX):
-        room = [peer for peer, links in graph.degree if links < degree]
+        room = [peer for peer, links in around.items() if len(links) < degree]
         for a, b in ordered_pairs(room, seed, "fill", sweep):
-            if graph.degree[a] < degree and graph.degree[b] < degree:
-                graph.add_edge(a, b)
+            if len(around[a]) < degree and len(around[b]) < degree and b not in around[a]:
+                around[a].add(b)
+                around[b].add(a)
+                edges.append((a, b))
         if len(room) <= ALL_PAIRS_MAX:
             return  # all pairs were tried: nothing is left to join

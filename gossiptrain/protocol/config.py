@@ -139,7 +139,7 @@ class ExchangeConfig:
         transfer_timeout_s: how long an accepted exchange may last, besides the time that the bytes take.
         slowest_mbps: the slowest link, in megabit a second, that an exchange should still succeed on; it sets the time
             allowed for the bytes.
-        retry_s: pause after all neighbours were busy.
+        retry_s: so long at least a busy neighbour is trusted to call back when it is free, before it is asked again.
         round_timeout_s: the deadline of a synchronous round; edges not finished by then are skipped by both ends.
         quarantine_s: how long a peer that sent an unusable snapshot is left out; doubles with each further one.
     """
@@ -147,7 +147,7 @@ class ExchangeConfig:
     offer_timeout_s: float = 3.0
     transfer_timeout_s: float = 30.0
     slowest_mbps: float = 10.0
-    retry_s: float = 0.01
+    retry_s: float = 2.0
     round_timeout_s: float = 10.0
     quarantine_s: float = 10.0
 

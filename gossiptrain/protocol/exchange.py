@@ -11,8 +11,8 @@ that holds it: without this, overlapping corrections of one snapshot add up to m
     free --accept an offer---------------^
      ^----- reject, abort, time-out ------+
 
-Two peers that offer to each other at once: the offer of the smaller name stands. A refusal comes at once and the
-next neighbour is asked, so circles of offers cannot lock.
+Two peers that offer to each other at once: the offer of the smaller name stands. A refusal comes at once, so circles
+of offers cannot lock, and who refuses calls back later (`partner_search`).
 
 A peer that has said `Received` is in doubt: its partner may have committed. It gives up only on the partner's word
 (`Abort`) or when the partner is dead, and asks again until then; a peer not in doubt may give up at any time, since
@@ -33,8 +33,8 @@ from gossiptrain.protocol.member_table import MEMBERS_MAX, Member
 from gossiptrain.protocol.messages import Abort, Accept, ExchangeId, Offer, Received, Reject, TransferKey
 from gossiptrain.protocol.notices import Exchanged, ExchangeFailed, SnapshotRefused
 from gossiptrain.protocol.open_exchange import NEVER_S, OpenExchange
+from gossiptrain.protocol.partner_search import PartnerSearch
 
-PAUSE_S_MAX = 0.5
 ASK_AGAIN_S = 2.0
 # Each exchange set aside holds two snapshots in memory.
 ASIDE_MAX = 2
@@ -56,9 +56,7 @@ class PairExchange:
         self._corrections_applied = 0
         self._version: int | None = None
         self._neighbours: tuple[str, ...] = ()
-        self._asked: set[str] = set()
-        self._pause_s = config.exchange.retry_s
-        self._retry_at_s: float | None = None
+        self._search = PartnerSearch(self._timing.retry_s)
         self._committed: dict[int, ExchangeId] = {}
         self._shunned: dict[str, tuple[float, int]] = {}
         self.turn = 0
@@ -73,14 +71,11 @@ class PairExchange:
         """
         self._version = version
         self._corrections_applied = corrections
-        self._asked.clear()
-        self._pause_s = self._timing.retry_s
-        self._retry_at_s = None
         if self._slot is None:
             self.turn += 1
 
     def begin(self, neighbours: tuple[str, ...], now: float) -> list[Effect]:
-        """Offers an exchange to one of these not yet asked since the last boundary, when the slot is free."""
+        """Offers an exchange to somebody who asked for one, or to one of these, when the slot is free and it is time."""
         self._neighbours = neighbours
         return self._begin(now)
 
@@ -98,6 +93,7 @@ class PairExchange:
             effects = self._close(slot)
         elif not self._is_free() or not self._may_use(sender.name, now):
             reason = "unready" if self._version is None else "busy"
+            self._search.call_back(sender.name)
             return [Send(sender.control_address, Reject(offer.exchange, reason, 0))]
         assert self._version is not None, "a slot is free or yielded only with a snapshot"
         deadline_s = now + self._transfer_s
@@ -123,7 +119,7 @@ class PairExchange:
         return slot.send_mine(self._version, self._config.boot)
 
     def rejected(self, reject: Reject, sender: Member, now: float) -> list[Effect]:
-        """The partner cannot now: ask the next."""
+        """The partner cannot now, and will call."""
         slot = self._slot
         if slot is None or slot.accepted or not slot.is_with(sender, reject.exchange):
             return []
@@ -174,14 +170,16 @@ class PairExchange:
         """A member died, left or came back as another process (`gone`), or is suspect and not to be waited for."""
         if gone:
             lost = [found for found in self._open_now() if found.partner.name == name]
-            return [effect for found in lost for effect in self._fail(found, "the partner is gone", now)]
+            effects = [effect for found in lost for effect in self._fail(found, "the partner is gone", now)]
+            self._search.forget(name)
+            return effects
         slot = self._slot
         if slot is None or slot.partner.name != name:
             return []
         return self._set_aside(slot, now) if slot.is_in_doubt() else self._fail(slot, "the partner is suspect", now)
 
     def tick(self, now: float) -> list[Effect]:
-        """Gives up what passed its deadline, asks again where this peer is in doubt, retries after a pause."""
+        """Gives up what passed its deadline, asks again where this peer is in doubt, goes on looking for a partner."""
         effects: list[Effect] = []
         for found in self._open_now():
             if now >= found.ask_again_s:
@@ -190,14 +188,12 @@ class PairExchange:
             if now >= found.deadline_s:
                 reason = "time-out" if found.accepted else "no answer"
                 effects += self._set_aside(found, now) if found.is_in_doubt() else self._fail(found, reason, now)
-        if self._retry_at_s is not None and now >= self._retry_at_s:
-            self._retry_at_s = None
-            effects += self._begin(now)
-        return effects
+        return effects + self._begin(now)
 
     def close_all(self, now: float) -> list[Effect]:
         """This peer leaves: give up everything."""
         self._neighbours = ()
+        self._search.end()
         return [effect for found in self._open_now() for effect in self._fail(found, "leaving", now)]
 
     def busy_with(self) -> set[str]:
@@ -210,10 +206,14 @@ class PairExchange:
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do."""
-        times_s = [t for found in self._open_now() for t in (found.deadline_s, found.ask_again_s)]
-        if self._retry_at_s is not None:
-            times_s.append(self._retry_at_s)
-        return min(times_s, default=NEVER_S)
+        slot = self._slot
+        if slot is not None:
+            at_s = min(slot.deadline_s, slot.ask_again_s)
+        else:
+            at_s = self._search.deadline_s() if self._is_free() else NEVER_S
+        for found in self._aside:
+            at_s = min(at_s, found.deadline_s, found.ask_again_s)
+        return at_s
 
     # How it is done
 
@@ -235,23 +235,15 @@ class PairExchange:
         return crossing and slot.partner.boot == sender.boot and sender.name < self._config.name
 
     def _begin(self, now: float) -> list[Effect]:
-        if not self._is_free() or (self._retry_at_s is not None and now < self._retry_at_s):
+        if not self._is_free() or self._search.waits(now):
             return []
         usable = [name for name in self._neighbours if self._may_use(name, now)]
-        fresh = [name for name in usable if name not in self._asked]
-        self._retry_at_s = None
-        if fresh:
-            return self._offer(self._chance.choice(fresh), now)
-        if usable:
-            self._asked.clear()
-            self._retry_at_s = now + self._pause_s * (0.5 + self._chance.uniform())
-            self._pause_s = min(4 * self._pause_s, PAUSE_S_MAX)
-        return []
+        name = self._search.next(usable, lambda caller: self._may_use(caller, now), self._chance, now)
+        return self._offer(name, now) if name is not None else []
 
     def _offer(self, name: str, now: float) -> list[Effect]:
         partner = self._member(name)
         assert partner is not None, "usable neighbours are members"
-        self._asked.add(name)
         self._number += 1
         exchange = ExchangeId(self._config.boot, self._number)
         self._slot = OpenExchange(exchange, partner, True, now, now + self._timing.offer_timeout_s)
@@ -272,6 +264,7 @@ class PairExchange:
         if len(self._committed) > MEMBERS_MAX:
             del self._committed[next(iter(self._committed))]
         self._shunned.pop(found.partner.name, None)
+        self._search.over(found.partner.name)
         return [
             Mix(found.version, ((found.theirs(), self._config.pair_weight),)),
             Release(found.version),
@@ -281,9 +274,10 @@ class PairExchange:
     def _set_aside(self, slot: OpenExchange, now: float) -> list[Effect]:
         """Frees the slot for others while the partner's word is awaited."""
         self._take_out(slot)
-        effects = self._fail(self._aside[0], "too many in doubt", now) if len(self._aside) >= ASIDE_MAX else []
         slot.deadline_s = NEVER_S
         self._aside.append(slot)
+        self._search.hurry()
+        effects = self._fail(self._aside[0], "too many in doubt", now) if len(self._aside) > ASIDE_MAX else []
         return [*effects, *self._begin(now)]
 
     def _fail(self, found: OpenExchange, reason: str, now: float, tell: bool = True) -> list[Effect]:

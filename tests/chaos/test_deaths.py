@@ -82,7 +82,7 @@ def test_a_frozen_peer_is_suspected_and_recovers_without_having_died(tmp_path: P
         swarm.signal("peer-1", signal.SIGSTOP)
         for name in ("peer-0", "peer-2"):
             reason = swarm.wait_for(name, "PeerSuspected", peer="peer-1")["reason"]
-        assert "no answer" in reason or "accuses it" in reason
+            assert "no answer" in reason or "accuses it" in reason
             swarm.more_steps(name, 50)
         woken_at_s = swarm.signal("peer-1", signal.SIGCONT)
         for name in ("peer-0", "peer-2"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from hashlib import blake2b
+from itertools import combinations
 from statistics import mean
 
 import networkx as nx
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import topologies as T
+from topologies._rendezvous import ALL_PAIRS_MAX, encode, ring_edges
 
 PEERS = st.sets(st.text(max_size=8), min_size=1, max_size=60)
 SEEDS = st.integers(0, 2**63)
@@ -24,6 +27,47 @@ def edges(graph: nx.Graph, without: object = None) -> set[frozenset]:
 
 def named(n: int, group: int = 0) -> list[str]:
     return [f"peer-{group}-{i}" for i in range(n)]
+
+
+def plain_order(ids, *key) -> list:
+    return sorted(ids, key=lambda item: blake2b(encode(key) + encode(item), digest_size=8).digest() + encode(item))
+
+
+def plain_overlay(ids, degree: int, seed: int) -> nx.Graph:
+    """The overlay as its module describes it, edge by edge, with nothing remembered."""
+    graph = nx.Graph()
+    graph.add_nodes_from(sorted(ids))
+    for r in range(degree // 2):
+        graph.add_edges_from(ring_edges(plain_order(sorted(ids), seed, "ring", r)))
+    for sweep in range(4):
+        room = [peer for peer, links in graph.degree if links < degree]
+        if len(room) <= ALL_PAIRS_MAX:
+            pairs = set(combinations(sorted(room), 2))
+        else:
+            rings = [ring_edges(plain_order(room, seed, "fill", sweep, "partners", r)) for r in range(4)]
+            pairs = {(min(edge), max(edge)) for ring in rings for edge in ring}
+        for a, b in plain_order(pairs, seed, "fill", sweep, "pairs"):
+            if graph.degree[a] < degree and graph.degree[b] < degree:
+                graph.add_edge(a, b)
+        if len(room) <= ALL_PAIRS_MAX:
+            return graph
+    return graph
+
+
+@given(st.one_of(PEERS, st.sets(st.integers(-5, 500), min_size=1)), st.integers(2, 9), SEEDS)
+def test_the_overlay_is_the_one_described_to_the_last_edge(peers, degree, seed):
+    if len(peers) > degree + 1:
+        graph, plain = T.overlay(peers, degree, seed), plain_overlay(peers, degree, seed)
+        assert {node: list(graph[node]) for node in graph} == {node: list(plain[node]) for node in plain}
+
+
+@pytest.mark.slow
+def test_many_peers_whose_hashes_are_remembered_get_the_same_overlay():
+    names = named(1024)
+    for absent in range(3):
+        present = names[:absent] + names[absent + 1 :]
+        for degree in (8, 7):
+            assert edges(T.overlay(present, degree, 3)) == edges(plain_overlay(present, degree, 3))
 
 
 @given(PEERS, st.integers(2, 9), SEEDS)

@@ -1,0 +1,116 @@
+"""Whom to offer an exchange next, and when: those who asked in vain first, then one neighbour after the other.
+
+Who refuses an offer calls back: it remembers who asked, the newest first since they most likely still wait, and offers to
+those before anybody else when its own slot is free again. So a refused peer need not ask on and on. It waits for such a
+call and asks a further neighbour after pauses that double, measured against its own time from one exchange to the next.
+A call may be lost or forgotten: when all neighbours have been asked, they are asked anew after a longer time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gossiptrain.protocol.chance import Chance
+
+NEVER_S = float("inf")
+# The first pause, as a share of the time between two exchanges. Measured with 4 to 32 peers and steps from far shorter to
+# far longer than a transfer: with less, an exchange takes more than three offers; with more, there are fewer exchanges.
+PAUSE_SHARE = 0.2
+PAUSE_S_MIN = 0.001
+DOUBLINGS_MAX = 16
+CALLERS_MAX = 64
+
+
+class PartnerSearch:
+    """Remembers whom this peer asked since its last exchange and who asked it in vain; times in seconds."""
+
+    def __init__(self, patience_s: float) -> None:
+        """
+        Args:
+            patience_s: so long at least a neighbour that was busy is trusted to call.
+        """
+        self._patience_s = patience_s
+        self._asked: set[str] = set()
+        self._callers: dict[str, None] = {}
+        self._asks = 0
+        self._since_s: float | None = None
+        self._began_s: float | None = None
+        self._cycle_s = patience_s
+        self._ask_at_s = self._forget_at_s = NEVER_S
+
+    def next(
+        self, neighbours: Sequence[str], may_call: Callable[[str], bool], chance: Chance, now: float
+    ) -> str | None:
+        """Returns whom to ask now, while this peer's slot is free; None to wait.
+
+        Args:
+            neighbours: those that can be asked.
+            may_call: says whether one that asked before can be.
+        """
+        if self._since_s is None:
+            self._begin(now)
+        if now >= self._forget_at_s:
+            self._asked.clear()
+            self._forget_at_s = NEVER_S
+        caller = next((name for name in reversed(self._callers) if may_call(name)), None)
+        fresh = [name for name in neighbours if name not in self._asked]
+        if caller is None and not fresh:
+            self._ask_at_s = NEVER_S
+            if neighbours and self._forget_at_s == NEVER_S:
+                self._forget_at_s = now + max(self._patience_s, self._cycle_s) * (0.5 + chance.uniform())
+            return None
+        if self._asks and self._ask_at_s == NEVER_S:
+            self._ask_at_s = now + self._pause_s() * (0.5 + chance.uniform())
+        if self._asks and now < self._ask_at_s:
+            return None
+        self._ask_at_s = NEVER_S
+        self._asks += 1
+        name = caller if caller is not None else chance.choice(fresh)
+        self._callers.pop(name, None)
+        self._asked.add(name)
+        return name
+
+    def waits(self, now: float) -> bool:
+        """Says whether somebody has been asked lately and it is not yet time for the next."""
+        return now < self._ask_at_s < NEVER_S and now < self._forget_at_s
+
+    def deadline_s(self) -> float:
+        """When `next` is to be asked again while the slot is free."""
+        return min(self._ask_at_s, self._forget_at_s)
+
+    def call_back(self, name: str) -> None:
+        """Somebody asked in vain."""
+        self._callers.pop(name, None)
+        self._callers[name] = None
+        if len(self._callers) > CALLERS_MAX:
+            del self._callers[next(iter(self._callers))]
+
+    def over(self, name: str) -> None:
+        """An exchange with this member was committed: the next search begins when the slot is free."""
+        self._asked.clear()
+        self._callers.pop(name, None)
+        self._asks = 0
+        self._since_s = None
+        self._ask_at_s = self._forget_at_s = NEVER_S
+
+    def hurry(self) -> None:
+        """An exchange agreed on came to nothing: go on at once, with somebody else."""
+        self._asks = 0
+        self._ask_at_s = NEVER_S
+
+    def forget(self, name: str) -> None:
+        """This member's process is gone, and what it knew."""
+        self._asked.discard(name)
+        self._callers.pop(name, None)
+
+    def end(self) -> None:
+        """Nobody is to be called any more."""
+        self._callers.clear()
+
+    def _begin(self, now: float) -> None:
+        if self._began_s is not None:
+            self._cycle_s = now - self._began_s
+        self._since_s = self._began_s = now
+
+    def _pause_s(self) -> float:
+        return max(PAUSE_S_MIN, PAUSE_SHARE * self._cycle_s * 2 ** min(self._asks - 1, DOUBLINGS_MAX))
