@@ -1,0 +1,22 @@
+"""Time-outs of the chaos tests, in one place: the tests say what they need, not how it is called."""
+
+from __future__ import annotations
+
+import gossiptrain as gt
+
+
+def quick(silence_s: float = 30.0, join_timeout_s: float = 20.0) -> gt.MembershipConfig:
+    """Notices in a second what the defaults notice in three.
+
+    Args:
+        silence_s: how long a peer may be silent before it is taken for dead.
+        join_timeout_s: how long a peer with seeds looks for anybody.
+    """
+    return gt.MembershipConfig(
+        ping_period_s=0.25,
+        suspect_after_s=1.0,
+        dead_after_s=silence_s,
+        refused_after_s=0.5,
+        lost_retry_s=1.0,
+        join_timeout_s=join_timeout_s,
+    )
