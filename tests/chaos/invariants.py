@@ -75,10 +75,11 @@ def graph_is_whole(swarm: Swarm, names: Iterable[str]) -> bool:
 def wait_until_whole(swarm: Swarm, names: Iterable[str]) -> None:
     """Waits until these peers, and nobody else, are each other's members and their graph is whole."""
     names = list(names)
-    swarm.until(
-        lambda: views_agree(swarm, names) and graph_is_whole(swarm, names),
-        f"{names} agree on each other; now {({name: sorted(view(swarm, name)) for name in names})}",
-    )
+    try:
+        swarm.until(lambda: views_agree(swarm, names) and graph_is_whole(swarm, names), f"{names} agree on each other")
+    except AssertionError as error:
+        found = {name: sorted(view(swarm, name)) for name in names}
+        raise AssertionError(f"{names} do not agree on each other: {found}") from error
 
 
 def falsely_dead(swarm: Swarm, observers: Iterable[str], truly: Iterable[str] = ()) -> list[Event]:

@@ -70,7 +70,7 @@ REJECTED = {
 def test_what_a_hostile_member_sends_is_rejected_and_nothing_of_it_is_mixed(crew: Swarm, mischief: str) -> None:
     before = {name: memory_bytes(crew, name) for name in HONEST}
     crew.start("evil", mischief=mischief)
-    crew.until(lambda: (crew.run_dir / "mischief-done").exists(), "the deed is done")
+    crew.until((crew.run_dir / "mischief-done").exists, "the deed is done")
     if mischief in ("nan", "infinite", "longer"):
         assert any(crew.until(lambda: [e for n in HONEST for e in crew.events(n, "SnapshotRefused")], "a refusal"))
     if mischief == "truncated":

@@ -33,7 +33,9 @@ pytestmark = [
 ]
 
 HEALED_S = 10.0
-IS_FULL = bool(os.environ.get("GOSSIPTRAIN_FULL_CHAOS"))
+FULL = pytest.mark.skipif(
+    not os.environ.get("GOSSIPTRAIN_FULL_CHAOS"), reason="takes 80 s; `make chaos` runs it, or GOSSIPTRAIN_FULL_CHAOS=1"
+)
 
 
 @pytest.fixture
@@ -67,8 +69,7 @@ def check_no_pause(swarm: Swarm, names: list[str], since: float, until: float) -
         assert longest_gap_s(times, since, until) < max(2.0, 20 * longest_gap_s(times, until=since)), name
 
 
-@pytest.mark.parametrize("is_full", [False, pytest.param(True, marks=pytest.mark.skipif(
-    not IS_FULL, reason="takes 80 s; GOSSIPTRAIN_FULL_CHAOS=1 or `make chaos` runs it"))], ids=["shortened", "60 s"])  # fmt: skip
+@pytest.mark.parametrize("is_full", [pytest.param(False, id="shortened"), pytest.param(True, id="60 s", marks=FULL)])
 def test_both_halves_of_a_split_network_train_and_agree_soon_after_it_is_mended(
     network: Network, tmp_path: Path, is_full: bool
 ) -> None:

@@ -99,7 +99,9 @@ def test_of_two_peers_with_one_name_the_second_is_refused_and_both_sides_say_so(
             assert other.exit_code("peer-1") == 1
             assert "NameTakenError" in other.log("peer-1")
             assert "'peer-1'" in other.log("peer-1")
-        told = swarm.until(lambda: [e for n in names for e in swarm.events(n, "PeerRefused", peer="peer-1")], "a warning")
+        told = swarm.until(
+            lambda: [e for n in names for e in swarm.events(n, "PeerRefused", peer="peer-1")], "a warning"
+        )
         assert told[0]["reason"] == "name"
         assert swarm.address("peer-1") in told[0]["text"], "the living one's address is named"
         for name in names:
