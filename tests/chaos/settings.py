@@ -20,3 +20,8 @@ def quick(silence_s: float = 30.0, join_timeout_s: float = 20.0) -> gt.Membershi
         lost_retry_s=1.0,
         join_timeout_s=join_timeout_s,
     )
+
+
+def patient() -> gt.MembershipConfig:
+    """Learns next to nothing from silence, so that what is noticed soon was noticed by other evidence."""
+    return gt.MembershipConfig(ping_period_s=5.0, suspect_after_s=20.0, dead_after_s=40.0, refused_after_s=0.5)

@@ -34,7 +34,7 @@ def test_when_half_of_the_peers_die_at_once_the_rest_make_one_graph_and_go_on(tm
 @pytest.mark.parametrize("victim", ["peer-0", "peer-2"])
 def test_a_newcomer_joins_although_a_member_dies_under_its_hands(tmp_path: Path, victim: str) -> None:
     """The model is large enough that its transfer takes a while; the victim may be the one that it comes from."""
-    with Swarm(tmp_path, value=1.5, width=4_000_000, attach={"membership": quick(), "topology": "ring"}) as swarm:
+    with Swarm(tmp_path, value=1.5, width=1_000_000, attach={"membership": quick(), "topology": "ring"}) as swarm:
         names = swarm.start_together(3, pace_s=0.03)
         wait_until_whole(swarm, names)
         swarm.start("peer-9", value=1e6, pace_s=0.03)

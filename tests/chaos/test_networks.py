@@ -139,7 +139,7 @@ def test_a_slow_line_full_of_snapshots_still_passes_signs_of_life(network: Netwo
         names = start_on(swarm, network)
         network.slow_down(3, mbps=10)
         slow_s = time.time()
-        wait(swarm, 8)
+        wait(swarm, 5)
         swarm.wait_for("peer-3", "Exchanged", since=slow_s)
         for name in names:
             swarm.more_steps(name, 10)
@@ -155,7 +155,7 @@ def test_lost_packets_are_nobodys_death(network: Network, tmp_path: Path) -> Non
         for host in network.hosts:
             network.lose(host, one_in=10)
         lossy_s = time.time()
-        wait(swarm, 8)
+        wait(swarm, 5)
         for name in names:
             swarm.wait_for(name, "Exchanged", since=lossy_s)
             swarm.more_steps(name, 10)
