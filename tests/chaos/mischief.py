@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ KEPT_MAX = 2000
 
 def prepare(kind: str, run_dir: Path) -> None:
     """Makes the peers of this process hostile. What they did is told by RUN/mischief-done, once they did it."""
-    hostile = {cls.__name__.lower(): cls for cls in (Nan, Infinite, Longer, Truncated, Garbage, Oversize, Replays)}
+    hostile = {cls.__name__.lower(): cls for cls in (Nan, Longer, Truncated, Garbage, Oversize, Replays)}
     hostile[kind].run_dir = run_dir
     gossiptrain.peer.ZeroMQTransport = hostile[kind]
 
@@ -80,13 +79,6 @@ class Nan(_Corrupts):
         return np.concatenate([payload[:-1], np.array([np.nan], np.float32)])
 
 
-class Infinite(_Corrupts):
-    """Two values of the snapshot are infinite, with opposite signs."""
-
-    def changed(self, payload: Any) -> np.ndarray:
-        return np.concatenate([payload[:-2], np.array([np.inf, -np.inf], np.float32)])
-
-
 class Longer(_Corrupts):
     """The snapshot has a value too many, as another model's would."""
 
@@ -115,12 +107,16 @@ class _Floods(_Hostile):
     def poll(self, timeout_s: float) -> list[TransportEvent]:
         events = super().poll(timeout_s)
         self.look_at(events)
-        if not self._is_done and time.monotonic() > self._begins_at_s and self.link_addresses():
+        if not self._is_done and self.is_time() and self.link_addresses():
             self._is_done = True
             for address in set(self.link_addresses()):
                 self.attack(address)
             self.done()
         return events
+
+    def is_time(self) -> bool:
+        """Whether to begin."""
+        return time.monotonic() > self._begins_at_s
 
     def look_at(self, events: list[TransportEvent]) -> None:
         """Sees what arrives."""
@@ -149,36 +145,44 @@ class Oversize(_Floods):
     """Messages above the limit of their lane, each of which breaks the connection."""
 
     def attack(self, address: str) -> None:
-        for _ in range(20):
+        for _ in range(5):
             self.say(address, bytes([ControlKind.MESSAGE]) + bytes(4 << 20))
 
 
 class Replays(_Floods):
-    """Everything it was ever told, and said, once more: to everybody, many times, with foreign values in the snapshots."""
+    """Everything it was told and said first, once RUN/replay is there: to all, three times, with foreign snapshots."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._begins_at_s += 1.5
-        self._frames: deque[bytes] = deque(maxlen=KEPT_MAX)
-        self._keys: deque[TransferKey] = deque(maxlen=KEPT_MAX)
+        self._frames: list[bytes] = []
+        self._keys: list[TransferKey] = []
         self._bytes = 0
 
+    def is_time(self) -> bool:
+        return (self.run_dir / "replay").exists()
+
     def send(self, address: str, frame: bytes) -> bool:
-        self._frames.append(frame)
+        self._keep(frame)
         return super().send(address, frame)
 
     def send_snapshot(self, address: str, key: TransferKey, payload: Any) -> None:
-        self._keys.append(key)
+        if len(self._keys) < KEPT_MAX:
+            self._keys.append(key)
         self._bytes = memoryview(payload).nbytes
         super().send_snapshot(address, key, payload)
 
     def look_at(self, events: list[TransportEvent]) -> None:
-        self._frames.extend(event.frame for event in events if isinstance(event, ControlFrame))
+        for event in events:
+            if isinstance(event, ControlFrame):
+                self._keep(event.frame)
+
+    def _keep(self, frame: bytes) -> None:
+        if len(self._frames) < KEPT_MAX:
+            self._frames.append(frame)
 
     def attack(self, address: str) -> None:
-        frames, keys = list(self._frames), list(self._keys)
         foreign = np.full(self._bytes // 4, FOREIGN, np.float32).tobytes()
-        for _, frame in itertools.product(range(3), frames):
+        for _, frame in itertools.product(range(3), list(self._frames)):
             self.say(address, bytes([ControlKind.MESSAGE]) + frame)
-        for key in keys:
+        for key in list(self._keys):
             self.say(address, encode_header(ChunkHeader(Payload.INLINE, 1, 0, key, 0, len(foreign))) + foreign)
