@@ -93,12 +93,17 @@ def test_words_of_a_former_life_said_again_change_nothing(crew: Swarm) -> None:
     crew.until(lambda: len(lives(crew, "peer-2")) == 2, "the second peer-2 writes")
     wait_until_whole(crew, [*HONEST, "evil"])
     epochs = {name: len(crew.events(name, "Rewired")) for name in HONEST}
+    began_s = time.time()
     (crew.run_dir / "replay").touch()
     crew.until((crew.run_dir / "mischief-done").exists, "the deed is done")
     done_s = time.time()
+    crew.until(lambda: time.time() > done_s + 3, "what it led to shows")
     for name in HONEST:
         crew.more_steps(name, 100)
         crew.wait_for(name, "Exchanged", since=done_s)
+        for kind in ("PeerSuspected", "PeerDied", "PeerJoined", "PeerLeft"):
+            believed = [e for e in crew.events(name, kind, since=began_s) if e["peer"] in HONEST]
+            assert believed == [], "an old word was believed"
         assert view(crew, name) >= set(HONEST)
         assert len(crew.events(name, "Rewired")) == epochs[name], "an old word re-wired the graph"
     check_unharmed(crew, *HONEST, truly=("evil", "peer-2"))
