@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp-installed
 TORCH_PIN := $(if $(filter torch==2.13.0,$(TORCH)),-c constraints.txt,)
 
-.PHONY: demo test lint format bench clean setup
+.PHONY: demo test chaos lint format bench clean setup
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ demo: $(STAMP)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+# Real processes and, as root on Linux, real networks are hurt; with what takes too long for every day.
+chaos: $(STAMP)
+	GOSSIPTRAIN_FULL_CHAOS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m chaos tests/chaos
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

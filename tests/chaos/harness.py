@@ -41,13 +41,14 @@ class Swarm:
         self.run_dir = run_dir
         self._common = common
         self._processes: dict[str, BaseProcess] = {}
+        self._former: list[BaseProcess] = []
 
     def __enter__(self) -> Swarm:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        for process in self._processes.values():
+        for process in (*self._processes.values(), *self._former):
             with contextlib.suppress(ProcessLookupError):
                 if process.is_alive() and process.pid:
                     os.kill(process.pid, signal.SIGCONT)
@@ -72,6 +73,8 @@ class Swarm:
         made = Plan(name=name, run_dir=self.run_dir, **{**self._common, **plan, "attach": attach})
         process = _context.Process(target=run, args=(made,), name=name)
         process.start()
+        if name in self._processes:
+            self._former.append(self._processes[name])
         self._processes[name] = process
         return name
 
@@ -88,10 +91,23 @@ class Swarm:
 
     def signal(self, name: str, number: signal.Signals) -> float:
         """Sends a signal; returns the time just before, in seconds since the epoch."""
-        pid, before_s = self._processes[name].pid, time.time()
-        assert pid is not None
-        os.kill(pid, number)
+        before_s = time.time()
+        os.kill(self.pid(name), number)
         return before_s
+
+    def kill(self, *names: str) -> float:
+        """Kills these peers with no warning, all at once; returns the time just before, in seconds since the epoch."""
+        before_s = time.time()
+        for name in names:
+            self.signal(name, signal.SIGKILL)
+        return before_s
+
+    def leave(self, name: str) -> None:
+        """Ends one peer's loop at its next step and waits until its process is gone."""
+        marker = self._path(f"stop-{name}")
+        marker.touch()
+        assert self.exit_code(name) == 0, self.log(name)
+        marker.unlink()
 
     def stop(self) -> None:
         """Ends the loops of all peers at their next step."""
@@ -129,6 +145,18 @@ class Swarm:
         what = f"{name} notes {kind} {fields or ''}"
         return self.until(lambda: self.events(name, kind, since, **fields), what)[0]
 
+    def pid(self, name: str) -> int:
+        """The process of a peer."""
+        pid = self._processes[name].pid
+        assert pid is not None
+        return pid
+
+    def address(self, name: str) -> str:
+        """Where a peer listens, as it wrote it down; waits until it has."""
+        path = self._path("peers", f"{name}.address")
+        self.until(path.exists, f"{name} listens")
+        return path.read_text().strip()
+
     def steps(self, name: str) -> np.ndarray:
         """When a peer stepped, in seconds since the epoch."""
         return read_steps(self._path("events", f"{name}.steps"))
@@ -150,9 +178,9 @@ class Swarm:
 
         return load_file(self._path("models", f"{name}.safetensors"))["weight"]
 
-    def until(self, condition: Callable[[], Any], what: str) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
         """Returns the first true value of the condition; when it never comes, fails with what the peers printed."""
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + patience_s
         while time.monotonic() < deadline_s:
             if value := condition():
                 return value

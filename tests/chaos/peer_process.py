@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 import gossiptrain as gt
+from tests.chaos import mischief
+from tests.chaos.network import enter
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Plan:
         attach: further arguments of `attach`.
         forks: "child" forks a process that outlives this one; "loader" trains from a DataLoader with a forked worker.
         poison_after: after this many steps the parameters are NaN.
+        network: the network namespace that the process lives in, by name; "" stays in the machine's own.
+        mischief: what the process does to the others; see `mischief`.
+        hog: once RUN/hog is there, takes memory until it is stopped.
     """
 
     name: str
@@ -42,6 +47,9 @@ class Plan:
     attach: dict[str, Any] = field(default_factory=dict)
     forks: str = ""
     poison_after: int | None = None
+    network: str = ""
+    mischief: str = ""
+    hog: bool = False
 
 
 def run(plan: Plan) -> None:
@@ -54,20 +62,25 @@ def run(plan: Plan) -> None:
         os.dup2(descriptor, standard)
     os.close(descriptor)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    if plan.network:
+        enter(plan.network)
     torch.set_num_threads(1)
     model = torch.nn.Linear(plan.width, 1, bias=False)
     torch.nn.init.constant_(model.weight, plan.value)
     optimizer = torch.optim.SGD(model.parameters(), lr=plan.lr)
     peer = gt.attach(model, optimizer, name=plan.name, run_dir=plan.run_dir, **plan.attach)
+    if plan.mischief:
+        mischief.prepare(plan.mischief, plan.run_dir)
     with peer:
         _fork(plan)
         _train(plan, model.weight, optimizer, peer)
 
 
 def _train(plan: Plan, weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer, peer: gt.Peer) -> None:
-    stop = plan.run_dir / "stop"
+    stops = (plan.run_dir / "stop", plan.run_dir / f"stop-{plan.name}")
     targets = _targets(plan)
-    while peer.step_count < plan.steps and not stop.exists():
+    taken: list[bytes] = []
+    while peer.step_count < plan.steps and not any(stop.exists() for stop in stops):
         target = next(targets)
         optimizer.zero_grad()
         (0.5 * ((weight - target) ** 2).sum()).backward()
@@ -75,6 +88,8 @@ def _train(plan: Plan, weight: torch.nn.Parameter, optimizer: torch.optim.Optimi
         if plan.poison_after is not None and peer.step_count >= plan.poison_after:
             with torch.no_grad():
                 weight.fill_(float("nan"))
+        if plan.hog and (plan.run_dir / "hog").exists():
+            taken.append(b"\1" * (32 << 20))
         peer.record(value=weight.detach().mean().clone())
         time.sleep(plan.pace_s)
 

@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import gossiptrain as gt
 from tests.chaos.harness import Swarm
+from tests.chaos.invariants import longest_gap_s
+from tests.chaos.settings import patient, quick
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos-a")]
 
-QUICK = gt.MembershipConfig(probe_period_s=0.25, probe_timeout_s=0.2, stall_tolerance_s=20.0, refused_after_s=0.5)
-
-
-def longest_gap(times: np.ndarray) -> float:
-    return float(np.diff(times).max())
+EVIDENCE_S = 15.0  # what `patient` would learn from silence comes later
 
 
 def values(swarm: Swarm, names: list[str]) -> list[float]:
@@ -25,7 +22,7 @@ def values(swarm: Swarm, names: list[str]) -> list[float]:
 
 
 def test_a_killed_peer_stops_nobody(tmp_path: Path) -> None:
-    with Swarm(tmp_path, lr=0.005) as swarm:
+    with Swarm(tmp_path, lr=0.005, attach={"membership": patient()}) as swarm:
         names = swarm.start_together(4, target=lambda number: 10.0 * number)
         for name in names:
             assert swarm.wait_for(name, "Rewired", members=4)["neighbours"], "everybody has neighbours"
@@ -34,8 +31,9 @@ def test_a_killed_peer_stops_nobody(tmp_path: Path) -> None:
         survivors = [name for name in names if name != "peer-2"]
         for name in survivors:
             suspected = swarm.wait_for(name, "PeerSuspected", peer="peer-2")
-            assert "link" in suspected["reason"], "noticed by its broken link, not by a time-out"
-            assert "refuses" in swarm.wait_for(name, "PeerDied", peer="peer-2")["reason"]
+            assert suspected["t"] - killed_at_s < EVIDENCE_S, "noticed by its broken link, not by a time-out"
+            died = swarm.wait_for(name, "PeerDied", peer="peer-2")
+            assert died["t"] - killed_at_s < EVIDENCE_S, "its address refuses, which is no time-out either"
             swarm.wait_for(name, "Rewired", since=killed_at_s, members=3)
         for name in survivors:
             swarm.more_steps(name, 100)
@@ -44,7 +42,7 @@ def test_a_killed_peer_stops_nobody(tmp_path: Path) -> None:
         for name in survivors:
             times = swarm.steps(name)
             before, after = times[times < killed_at_s], times[times > killed_at_s]
-            assert longest_gap(after) < max(20 * longest_gap(before), 2.0), "a time-out was waited for"
+            assert longest_gap_s(after) < max(20 * longest_gap_s(before), 2.0), "a time-out was waited for"
             assert swarm.events(name, "Finished")[0]["ok"] is True
             assert swarm.model(name).shape == (1, 64)
         assert not (tmp_path / "models" / "peer-2.safetensors").exists()
@@ -76,27 +74,8 @@ def test_a_late_peer_counts_in_mixing(tmp_path: Path) -> None:
         assert swarm.finish("peer-0", "peer-1") == {"peer-0": 0, "peer-1": 0}
 
 
-def test_a_frozen_peer_is_suspected_and_recovers_without_having_died(tmp_path: Path) -> None:
-    with Swarm(tmp_path, attach={"membership": QUICK}) as swarm:
-        swarm.start_together(3)
-        swarm.signal("peer-1", signal.SIGSTOP)
-        for name in ("peer-0", "peer-2"):
-            reason = swarm.wait_for(name, "PeerSuspected", peer="peer-1")["reason"]
-            assert "no answer" in reason or "accuses it" in reason
-            swarm.more_steps(name, 50)
-        woken_at_s = swarm.signal("peer-1", signal.SIGCONT)
-        for name in ("peer-0", "peer-2"):
-            swarm.wait_for(name, "PeerRecovered", peer="peer-1", since=woken_at_s)
-        swarm.wait_for("peer-1", "Exchanged", since=woken_at_s)
-        names = ["peer-0", "peer-1", "peer-2"]
-        assert swarm.finish(*names) == dict.fromkeys(names, 0)
-        for name in names:
-            assert not swarm.events(name, "PeerDied"), "a pause is no death"
-            assert not swarm.events("peer-1", "PeerSuspected", peer=name), "who slept must not accuse the others"
-
-
 def test_the_last_survivor_keeps_stepping(tmp_path: Path) -> None:
-    with Swarm(tmp_path, attach={"membership": QUICK}) as swarm:
+    with Swarm(tmp_path, attach={"membership": quick()}) as swarm:
         swarm.start_together(3)
         swarm.wait_for("peer-2", "Exchanged")
         for name in ("peer-0", "peer-1"):
@@ -109,21 +88,8 @@ def test_the_last_survivor_keeps_stepping(tmp_path: Path) -> None:
         assert swarm.model("peer-2").shape == (1, 64)
 
 
-def test_a_peer_that_restarts_under_its_name_is_taken_back(tmp_path: Path) -> None:
-    with Swarm(tmp_path, attach={"membership": QUICK}) as swarm:
-        swarm.start_together(3, value=lambda number: 5.0)
-        killed_at_s = swarm.signal("peer-1", signal.SIGKILL)
-        swarm.start("peer-1", value=-1e6)
-        swarm.until(lambda: swarm.events("peer-1", "Joined", since=killed_at_s), "the second peer-1 joins")
-        for name in ("peer-0", "peer-2"):
-            swarm.wait_for(name, "Exchanged", since=swarm.events("peer-1", "Joined", since=killed_at_s)[0]["t"])
-        names = ["peer-0", "peer-1", "peer-2"]
-        assert swarm.finish(*names) == dict.fromkeys(names, 0)
-        assert all(np.allclose(swarm.model(name), 5.0) for name in names)
-
-
 def test_a_founder_that_restarts_finds_its_run_again(tmp_path: Path) -> None:
-    with Swarm(tmp_path, attach={"membership": QUICK}) as swarm:
+    with Swarm(tmp_path, attach={"membership": quick()}) as swarm:
         swarm.start_together(3, value=lambda number: 5.0)
         swarm.wait_for("peer-1", "Exchanged")
         killed_at_s = swarm.signal("peer-0", signal.SIGKILL)
@@ -138,13 +104,13 @@ def test_a_founder_that_restarts_finds_its_run_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("forks", ["child", "loader"])
 def test_a_forked_child_does_not_hide_its_parents_death(tmp_path: Path, forks: str) -> None:
-    with Swarm(tmp_path) as swarm:
+    with Swarm(tmp_path, attach={"membership": patient()}) as swarm:
         swarm.start_together(2, forks=lambda number: forks if number else "")
         swarm.wait_for("peer-0", "Exchanged", partners=["peer-1"])
         swarm.wait_for("peer-1", "Exchanged", partners=["peer-0"])
-        swarm.signal("peer-1", signal.SIGKILL)
-        assert "link" in swarm.wait_for("peer-0", "PeerSuspected", peer="peer-1")["reason"]
-        assert "refuses" in swarm.wait_for("peer-0", "PeerDied", peer="peer-1")["reason"]
+        killed_at_s = swarm.signal("peer-1", signal.SIGKILL)
+        for kind in ("PeerSuspected", "PeerDied"):
+            assert swarm.wait_for("peer-0", kind, peer="peer-1")["t"] - killed_at_s < EVIDENCE_S, "by silence only"
         if forks == "child":
             assert Path(f"/proc/{(tmp_path / 'forked').read_text()}").exists(), "the child outlives its parent"
         assert swarm.finish("peer-0") == {"peer-0": 0}
@@ -152,7 +118,7 @@ def test_a_forked_child_does_not_hide_its_parents_death(tmp_path: Path, forks: s
 
 @pytest.mark.parametrize("hurt", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_synchronous_rounds_go_on_without_the_lost(tmp_path: Path, hurt: signal.Signals) -> None:
-    attach = {"mixer": "d_psgd", "topology": "complete", "membership": QUICK}
+    attach = {"mixer": "d_psgd", "topology": "complete", "membership": quick()}
     with Swarm(tmp_path, attach=attach) as swarm:
         swarm.start_together(3)
         swarm.wait_for("peer-0", "Exchanged", partners=["peer-1", "peer-2"])
@@ -160,7 +126,7 @@ def test_synchronous_rounds_go_on_without_the_lost(tmp_path: Path, hurt: signal.
         for name, other in (("peer-0", "peer-2"), ("peer-2", "peer-0")):
             swarm.wait_for(name, "Exchanged", since=hurt_at_s, partners=[other])
             swarm.more_steps(name, 20)
-            gap_s = longest_gap(swarm.steps(name))
+            gap_s = longest_gap_s(swarm.steps(name))
             assert gap_s < 8.0, "the round's own time-out of 10 s was waited for"
         names = ["peer-0", "peer-2"]
         if hurt == signal.SIGSTOP:
