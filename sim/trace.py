@@ -6,6 +6,7 @@ from hashlib import blake2b
 from struct import Struct
 
 STARTED, MESSAGE, EVIDENCE, SNAPSHOT, REJECTED, BOUNDARY, DEADLINE, SEEDS, LEAVE, SENT, NOTICE, ENDED, FAULT = range(13)
+FROZEN, MANIFEST = 13, 14
 
 _head = Struct("<dIB")
 FLUSH_BYTES = 1 << 16

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from gossiptrain.protocol import messages as m
 from gossiptrain.protocol import notices
-from gossiptrain.protocol.catching_up import CatchingUp
+from gossiptrain.protocol.catching_up import CatchingUp, StateEvent
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Fail, Notify, RunSteps, Send
 from gossiptrain.protocol.events import (
+    BusyAnnounced,
     DeadlineReached,
     Event,
     LeaveRequested,
@@ -51,7 +52,7 @@ class PeerProtocol:
             config, self._membership.knows_address, lambda: (self._step, self.caught_up)
         )
         self._rewiring = Rewiring(config.topology, config.name, config.seed)
-        self._catching_up = CatchingUp(config, self._membership.get)
+        self._catching_up = CatchingUp(config, self._count)
         chance = Chance(config.seed, config.name, config.boot)
         self._pairs = PairExchange(config, chance, self._membership.get)
         self._rounds = NeighbourhoodRounds(config, self._membership.get)
@@ -154,8 +155,10 @@ class PeerProtocol:
     # Events
 
     def _take(self, event: Event, now: float) -> list[Effect]:
-        if self._leaving or self._failed:
+        if self._leaving or self._failed or isinstance(event, BusyAnnounced):
             return []
+        if isinstance(event, StateEvent):
+            return self._catching_up.happened(event, now)
         match event:
             case Started():
                 return self._start(now)
@@ -254,6 +257,9 @@ class PeerProtocol:
                 return self._membership.left(sender.name, reason)
             case m.Offer() | m.Accept() | m.Reject() | m.Received() | m.Abort():
                 return self._exchange_message(message, sender, now)
+            case m.StateReady() | m.PieceWanted():
+                if (effects := self._catching_up.told(message, sender, now)) is not None:
+                    return effects
         self._count("message_unexpected")
         return []
 
