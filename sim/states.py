@@ -76,7 +76,7 @@ class States:
         self._chunks: dict[int, bytes] = {}
         self.frozen: dict[int, FrozenState] = {}
         self.piece_bytes_received = 0
-        self.carry_out: dict[type, Callable[[Any], None]] = {
+        self.carry_out: dict[type, Callable[[Any], Any]] = {
             FreezeState: lambda _: peer.training.freeze_at_next_boundary(),
             ThawState: lambda effect: self.frozen.pop(effect.version),
             SendManifest: lambda effect: self._send(effect, 0, 0),
