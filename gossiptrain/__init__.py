@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gossiptrain.attaching import attach
     from gossiptrain.errors import (
         AddressInUseError,
         ConfigurationError,
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
         VersionMismatchError,
     )
     from gossiptrain.mixing import ad_psgd, d_psgd
-    from gossiptrain.peer import Peer, PeerConfig, attach
+    from gossiptrain.peer import Peer
+    from gossiptrain.peer_config import PeerConfig
     from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig
     from gossiptrain.transport import TransportConfig
 
 _HOMES = {
-    "attach": "peer",
+    "attach": "attaching",
     "Peer": "peer",
-    "PeerConfig": "peer",
+    "PeerConfig": "peer_config",
     "ad_psgd": "mixing",
     "d_psgd": "mixing",
     "ExchangeConfig": "protocol.config",

@@ -1,10 +1,4 @@
-"""`attach` and `Peer`: decentralized training in an ordinary PyTorch script.
-
-import gossiptrain as gt
-peer = gt.attach(model, optimizer)
-with peer:
-    ...  # the training loop as it was
-"""
+"""`Peer`: one peer of a run, around an ordinary training loop. `attach` makes it."""
 
 from __future__ import annotations
 
@@ -12,115 +6,43 @@ import contextlib
 import logging
 import secrets
 import time
+from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from gossiptrain.errors import NameTakenError, PeerStoppedError
+from gossiptrain.errors import ConfigurationError, NameTakenError, PeerStoppedError
 from gossiptrain.launchers import env
-from gossiptrain.mixing.base import Mixer
-from gossiptrain.peer_config import PeerConfig, configure
-from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, ProtocolConfig, TopologySpec
-from gossiptrain.protocol.events import StepsCompleted
+from gossiptrain.peer_config import PeerConfig
+from gossiptrain.protocol.config import ProtocolConfig
+from gossiptrain.protocol.events import Event, StepsCompleted
 from gossiptrain.protocol.peer_protocol import PeerProtocol
-from gossiptrain.runtime import status
+from gossiptrain.runtime import beginning, intervals, state, status
 from gossiptrain.runtime.address_file import AddressFile
+from gossiptrain.runtime.busy import BusyLeases, is_compiled, original
+from gossiptrain.runtime.checkpoint import FOLDER, Checkpoints
 from gossiptrain.runtime.driver import Driver
+from gossiptrain.runtime.joining import Joining
+from gossiptrain.runtime.keeper import Keeper
 from gossiptrain.runtime.parameters import ParameterVector
 from gossiptrain.runtime.progress import Progress
 from gossiptrain.runtime.recorder import Recorder
+from gossiptrain.runtime.saving import Saving
+from gossiptrain.runtime.state_transfer import StateTransfers
 from gossiptrain.runtime.threads import start_on_one_core
 from gossiptrain.runtime.weights import save_model
-from gossiptrain.transport import TransportConfig, ZeroMQTransport
+from gossiptrain.transport import ZeroMQTransport
 from gossiptrain.transport.allocator import keep_pages
 from gossiptrain.transport.fork_guard import ForkGuard
-
-__all__ = ["Peer", "PeerConfig", "attach"]
 
 log = logging.getLogger("gossiptrain")
 
 LEAVE_TIMEOUT_S = 3.0
-
-
-def attach(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer | None = None,
-    *,
-    topology: TopologySpec | None = None,
-    mixer: Mixer | str | None = None,
-    name: str | None = None,
-    run_id: str | None = None,
-    run_dir: str | Path | None = None,
-    listen: str | None = None,
-    seeds: tuple[str, ...] | list[str] | None = None,
-    founder: bool | None = None,
-    sync_every: int | None = None,
-    insecure: bool | None = None,
-    seed: int = 0,
-    mix_buffers: bool = True,
-    wait_for_peers: int | None = None,
-    wait_timeout_s: float | None = None,
-    membership: MembershipConfig | None = None,
-    exchange: ExchangeConfig | None = None,
-    transport: TransportConfig | None = None,
-) -> Peer:
-    """Makes this process a peer that trains `model` together with others.
-
-    What is not given here comes from the launcher's environment, else from defaults: without either, the peer is alone
-    until somebody joins it. Call it after the model is on its device and before the first step. The trainable
-    parameters become views of one flat vector; optimizers, schedulers and `state_dict` work as before.
-
-    Args:
-        model: on one device; at least one parameter requires grad. Every peer builds the same model.
-        optimizer: its step hook drives the peer. Without one, call `peer.step()` after each step.
-        topology: "overlay" (default), any family or schedule of `topologies`, a connected networkx graph, or a function
-            from the sorted living names to a graph on them.
-        mixer: "ad_psgd" (default; pairwise, nobody waits), "d_psgd" (synchronous rounds), or a mixer.
-        name: unique among the living peers.
-        run_id: peers of other runs are refused.
-        run_dir: folder for events and the final model.
-        listen: "tcp://host:port"; port 0 takes a free one.
-        seeds: addresses of peers already running ("tcp://host:port"), or "@folder" of address files.
-        founder: whether the run begins from this peer's parameters; others take theirs from a peer in the run, and so
-            does a founder whose seeds have stepped already.
-        sync_every: local steps between two exchanges, at least 1 (default 4).
-        insecure: allow an address that other machines can reach, without keys.
-        seed: fixes the graph; equal on all peers.
-        mix_buffers: average floating-point buffers too (each moves towards the other's by the mixing weight).
-        wait_for_peers: peers to wait for before the first step (default: as many as were launched together).
-        wait_timeout_s: how long, in seconds (default 20); then training begins with those that are there.
-        membership, exchange, transport: time-outs and limits.
-
-    Returns:
-        The peer; nothing is sent before `with peer:`.
-
-    Raises:
-        ConfigurationError: an argument cannot work; the message says which, and what is accepted.
-    """
-    config = configure(
-        topology,
-        mixer,
-        wait_for_peers,
-        transport,
-        given={
-            "name": name,
-            "run_id": run_id,
-            "run_dir": Path(run_dir).absolute() if run_dir is not None else None,
-            "listen": listen,
-            "seeds": tuple(seeds) if seeds is not None else None,
-            "founder": founder if founder is not None or seeds is None else not seeds,
-            "sync_every": sync_every,
-            "insecure": insecure,
-        },
-        seed=seed,
-        mix_buffers=mix_buffers,
-        wait_timeout_s=wait_timeout_s,
-        membership=membership,
-        exchange=exchange,
-    )
-    return Peer(model, optimizer, config)
+# A checkpoint that is being written when training ends may finish.
+SAVE_TIMEOUT_S = 120.0
 
 
 class Peer:
@@ -129,11 +51,17 @@ class Peer:
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, config: PeerConfig) -> None:
         """See `attach`, which is how scripts make one."""
         self.config = config
-        self._model = model
+        self._model = original(model)
+        self._is_compiled = is_compiled(model)
         self._settings = config.settings
-        self._vector = ParameterVector(model, mix_buffers=config.mix_buffers)
+        self._vector = ParameterVector(self._model, mix_buffers=config.mix_buffers)
+        self._state = state.Model(self._model, optimizer, frozenset(spec.name for spec in self._vector.schema))
         self._progress = Progress()
         self._recorder = Recorder(self._settings.run_dir, self.name)
+        self._busy = BusyLeases(self._tell)
+        self._keeper = Keeper(self._state, self._identity(), self._vector.device, self._busy.during)
+        self._saving: Saving | None = None
+        self._compiling: object = None
         self._left = self._settings.sync_every
         self._boundaries = 0
         self._driver: Driver | None = None
@@ -151,7 +79,7 @@ class Peer:
 
     @property
     def step_count(self) -> int:
-        """Optimizer steps taken inside `with peer:`."""
+        """Optimizer steps taken inside `with peer:`, after those of the checkpoint or of the peer that it began from."""
         return self._progress.step_count
 
     @property
@@ -197,9 +125,46 @@ class Peer:
             return
         self._progress.step()
         self._recorder.step(time.time())
+        if self._compiling is not None:
+            self._busy.end(self._compiling)
+            self._compiling = None
         self._left -= 1
         if self._left <= 0:
             self._boundary(driver)
+        if self._saving is not None:
+            self._saving.at_step(self.step_count)
+        if self._keeper.wanted:
+            self._keeper.at_step(self.step_count)
+
+    def busy(self, seconds: float) -> AbstractContextManager[None]:
+        """Tells the others that training pauses for up to so many seconds: `with peer.busy(60): evaluate()`.
+
+        They wait for it that long instead of suspecting that it hangs. It is told for checkpoints and for the first step
+        of a compiled model without being asked.
+
+        Args:
+            seconds: an upper bound; the pause is over when the block is.
+
+        Raises:
+            ConfigurationError: it is not a positive, finite number.
+        """
+        return self._busy.during(seconds)
+
+    def checkpoint(self, wait: bool = False) -> None:
+        """Writes a checkpoint of this very step, whether or not they are written by themselves.
+
+        Args:
+            wait: return only when it is on the disk; else it is written in the background.
+
+        Raises:
+            ConfigurationError: the peer has no run_dir, or is not inside `with peer:`.
+            GossipTrainError: with `wait`, if it could not be written; what was there before is untouched.
+        """
+        if self._saving is None or self._driver is None:
+            raise ConfigurationError(
+                f"run_dir={self._settings.run_dir!r}: a checkpoint needs a folder, and a peer inside `with peer:`"
+            )
+        self._saving.now(self.step_count, wait)
 
     # Life
 
@@ -225,6 +190,8 @@ class Peer:
             self._end(reason, ok=False, name_is_anothers=isinstance(error, NameTakenError))
             raise
         self._left = self._driver.plan.steps
+        if self._is_compiled:
+            self._compiling = self._busy.begin(self.config.compile_busy_s)
         return self
 
     def __exit__(
@@ -244,9 +211,11 @@ class Peer:
 
     def _start(self) -> Driver:
         boot = secrets.randbits(63) | 1
+        begins = beginning.find(self._wish(), self._state)
+        self._progress.begin_at(begins.step)
         transport = ZeroMQTransport(self.config.listening, boot)
         try:
-            driver = self._driver_on(transport, boot)
+            driver = self._driver_on(transport, boot, begins.founder)
             self._address_file = AddressFile(self._settings.run_dir, self.name, transport.control_address)
             self._address_file.write()
             self._fork_guard = ForkGuard(transport, self._forget_in_child)
@@ -256,9 +225,22 @@ class Peer:
             transport.close()
             raise
         self._address = transport.control_address
+        if begins.saved:
+            self._recorder.record("Resumed", step=begins.step, path=begins.saved)
         return driver
 
-    def _driver_on(self, transport: ZeroMQTransport, boot: int) -> Driver:
+    def _wish(self) -> beginning.Wish:
+        settings = self._settings
+        resume = Path(settings.resume) if settings.resume not in ("", "1") else None
+        return beginning.Wish(
+            settings.name,
+            settings.founder,
+            settings.run_dir if settings.resume == "1" else resume,
+            has_seeds=bool(settings.seeds),
+            look=lambda: status.find_run(settings.run_id, env.seed_addresses(settings.seeds)),
+        )
+
+    def _driver_on(self, transport: ZeroMQTransport, boot: int, founder: bool) -> Driver:
         settings, config = self._settings, self.config
         protocol = PeerProtocol(
             ProtocolConfig(
@@ -269,7 +251,7 @@ class Peer:
                 data_address=transport.data_address,
                 parameters=tuple(spec.describe() for spec in self._vector.schema),
                 snapshot_bytes=self._vector.nbytes,
-                founder=self._founds(),
+                founder=founder,
                 expects_seeds=bool(settings.seeds),
                 topology=config.topology,
                 kind=config.mixer.kind,
@@ -286,46 +268,53 @@ class Peer:
             transport,
             self._vector,
             config.mixer,
+            states=self._transfers_of,
             seeds=lambda: env.seed_addresses(settings.seeds),
             observe=self._recorder.notice,
             report=self._report,
         )
 
-    def _founds(self) -> bool:
-        """Says whether the run begins here: a launcher that restarts a process gives it the same part again."""
-        settings = self._settings
-        found = settings.founder and status.find_run(settings.run_id, env.seed_addresses(settings.seeds))
-        if found:
-            log.warning("%s: the run is at step %d already (%s); begins from there", self.name, found.step, found.name)
-        return settings.founder and not found
+    def _transfers_of(self, driver: Driver) -> StateTransfers:
+        return StateTransfers(
+            driver.transport,
+            self._vector,
+            self._state,
+            self._keeper,
+            post=driver.tell,
+            run_soon=driver.run_soon,
+            step_s=lambda: (self.step_count, self._progress.average_step_s()),
+        )
+
+    def _identity(self) -> state.Identity:
+        versions = {"gossiptrain": version("gossiptrain"), "torch": str(torch.__version__)}
+        schema = self._vector.schema_hash.hex()
+        return state.Identity(self.name, self._settings.run_id, self.config.seed, schema, versions)
+
+    def _tell(self, event: Event) -> None:
+        if self._driver is not None:
+            self._driver.tell(event)
 
     def _join(self, driver: Driver) -> None:
-        """Waits until this peer counts in mixing, and a while for those that were launched with it.
-
-        Who has joined applies nothing more here: peers that wait for each other would exchange one and the same vector.
-        """
-        deadline_s = self._began_s + self.config.wait_timeout_s
-        applied = 0
-        while True:
-            if driver.failure is not None:
-                raise driver.failure
-            if not driver.joined and (count := self._vector.apply()) != applied:
-                applied = count
-                driver.completed(StepsCompleted(0, self._vector.publish().version, applied))
-            everybody = driver.ready >= self.config.wait_for_peers or time.monotonic() >= deadline_s
-            if driver.joined and everybody:
-                break
-            driver.wait_for_change(0.05)
-        driver.is_awaited = False
-        self._say_who_is_missing(driver)
-
-    def _say_who_is_missing(self, driver: Driver) -> None:
-        awaited = self.config.wait_for_peers
-        if driver.ready < awaited:
-            text = "%s: of %d peers only %d were ready within %.0f s; training begins, the others may still join at %s"
-            log.warning(text, self.name, awaited, driver.ready, time.monotonic() - self._began_s, self.address)
-        elif driver.members == 1:
-            log.warning("%s: trains alone until another peer joins it at %s", self.name, self.address)
+        joining = Joining(
+            self.name,
+            self._address,
+            driver,
+            self._vector,
+            self._state,
+            self._keeper,
+            self._progress,
+            self._began_s,
+        )
+        joining.wait(self.config.wait_for_peers, self.config.wait_timeout_s)
+        settings = self._settings
+        if settings.run_dir is not None:
+            every = (
+                intervals.parse("checkpoint_every", settings.checkpoint_every) if settings.checkpoint_every else None
+            )
+            checkpoints = Checkpoints(settings.run_dir / FOLDER / self.name, settings.keep_checkpoints)
+            self._saving = Saving(
+                checkpoints, self._keeper, self._recorder, name=self.name, every=every, step=self.step_count
+            )
 
     def _boundary(self, driver: Driver) -> None:
         self._left = driver.plan.steps
@@ -362,10 +351,13 @@ class Peer:
             driver.leave(reason, LEAVE_TIMEOUT_S)
             if ok:
                 self._vector.apply()
+                if self._saving is not None:
+                    self._saving.last(self.step_count)
                 self._save()
                 finished = driver.failure is None
         finally:
             self._driver, self._ended = None, True
+            self._keeper.close(SAVE_TIMEOUT_S if ok else LEAVE_TIMEOUT_S)
             self._fork_guard.release()
             if self._hook is not None:
                 self._hook.remove()

@@ -28,6 +28,7 @@ class PeerConfig:
         wait_for_peers: `with peer:` waits for this many peers (itself included) before the first step, at most
             `wait_timeout_s`; 1 never waits for others.
         wait_timeout_s: seconds; see `wait_for_peers`.
+        compile_busy_s: how long the first step of a compiled model may take before others suspect this peer, in seconds.
         membership, exchange: time-outs and limits.
         transport: limits; where to listen stands in the settings.
     """
@@ -39,12 +40,15 @@ class PeerConfig:
     mix_buffers: bool = True
     wait_for_peers: int = 1
     wait_timeout_s: float = 20.0
+    compile_busy_s: float = 300.0
     membership: MembershipConfig = field(default_factory=MembershipConfig)
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
 
     def __post_init__(self) -> None:
         check_topology(self.topology)
+        if not self.compile_busy_s > 0:
+            raise ConfigurationError(f"compile_busy_s={self.compile_busy_s!r}: must be a positive number of seconds")
         if self.wait_for_peers < 1:
             raise ConfigurationError(f"wait_for_peers={self.wait_for_peers}: must be at least 1, the peer itself")
         if getattr(self.mixer, "kind", None) not in ("pair", "round"):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import networkx as nx
 
-from gossiptrain.protocol.effects import Adopt, Mix
+from gossiptrain.protocol.effects import Mix
 from gossiptrain.protocol.events import Event
 from gossiptrain.protocol.messages import ExchangeId
 from gossiptrain.protocol.notices import Notice, PeerDied, PeerLeft, SnapshotRefused
@@ -142,12 +142,11 @@ class Checkers:
             self._use_once(peer, key.sender_boot, key.exchange)
             self._match(peer, name, self._edge(peer, key.sender_boot, key.exchange), weight)
 
-    def adopted(self, peer: SimulatedPeer, effect: Adopt, payload: Payload) -> None:
+    def adopted(self, peer: SimulatedPeer, payload: Payload) -> None:
         """I1 of an adoption."""
         self.saw["adopted"] += 1
         if payload.fault:
-            self.fail("I1", peer, f"adopts a snapshot that was spoilt ({payload.fault})")
-        self._use_once(peer, effect.transfer.sender_boot, effect.transfer.exchange)
+            self.fail("I1", peer, f"adopts a state that was spoilt ({payload.fault})")
 
     def boundary(self, peer: SimulatedPeer) -> None:
         """I3 and I7 of one peer at the end of a block."""

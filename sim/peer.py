@@ -15,7 +15,6 @@ import msgspec
 from gossiptrain.protocol import wire
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import (
-    Adopt,
     CancelSnapshot,
     Connect,
     Discard,
@@ -30,16 +29,19 @@ from gossiptrain.protocol.effects import (
     SendSnapshot,
 )
 from gossiptrain.protocol.events import (
+    AdoptionFailed,
     DeadlineReached,
     Event,
     Lane,
     LeaveRequested,
     LinkEvidence,
+    ManifestReceived,
     MessageReceived,
     SeedsFound,
     SnapshotReceived,
     SnapshotRejected,
     Started,
+    StateFrozen,
     StepsCompleted,
 )
 from gossiptrain.protocol.messages import Envelope, Message, TransferKey
@@ -51,6 +53,7 @@ from sim.checkers import Checkers
 from sim.clock import DEADLINES, Clock
 from sim.links import Link
 from sim.network import Network
+from sim.states import StatePart, States
 from sim.training_thread import Payload, TrainingThread
 from sim.workload import Workload
 
@@ -72,6 +75,9 @@ _EVENT_KINDS = {
     DeadlineReached: trace.DEADLINE,
     SeedsFound: trace.SEEDS,
     LeaveRequested: trace.LEAVE,
+    StateFrozen: trace.FROZEN,
+    ManifestReceived: trace.MANIFEST,
+    AdoptionFailed: trace.REJECTED,
 }
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -120,6 +126,7 @@ class SimulatedPeer:
         self.expected: dict[TransferKey, None] = {}
         self.received: dict[TransferKey, Payload] = {}
         self.training = TrainingThread(self)
+        self.states = States(self)
         self._mailbox: list[Event] = []
         self._armed_s = float("inf")
         self._spins = (0.0, 0)
@@ -130,7 +137,6 @@ class SimulatedPeer:
             SendSnapshot: self._send_snapshot,
             ExpectSnapshot: self._expect,
             Mix: self._mix,
-            Adopt: self._adopt,
             Discard: self._discard,
             Release: self._release,
             CancelSnapshot: self._cancel,
@@ -139,6 +145,7 @@ class SimulatedPeer:
             RunSteps: self._run_steps,
             Notify: self._notify,
             Fail: self._fail,
+            **self.states.carry_out,
         }
 
     # Life
@@ -217,9 +224,15 @@ class SimulatedPeer:
         if self.alive and address in (self.control_links if lane == "control" else self.data_links):
             self._take(LinkEvidence(address, lane, kind))  # type: ignore[arg-type]
 
-    def take_snapshot(self, key: TransferKey, payload: Payload) -> None:
-        """The last byte of a snapshot arrived; it is checked before the protocol hears of it."""
-        if not self.alive or key not in self.expected:
+    def take_snapshot(self, key: TransferKey, payload: Payload | StatePart) -> None:
+        """The last byte of a snapshot, or of a part of a state, arrived; it is checked before the protocol hears of it."""
+        if not self.alive:
+            return
+        if isinstance(payload, StatePart):
+            if self.states.awaits(key):
+                self._take(self.states.arrived(key, payload))
+            return
+        if key not in self.expected:
             return
         del self.expected[key]
         value, fault = payload
@@ -230,6 +243,14 @@ class SimulatedPeer:
         else:
             self.received[key] = payload
             self._take(SnapshotReceived(key))
+
+    def later(self, event: Event) -> None:
+        """Gives an event to the protocol in the driver's next turn."""
+        self.world.clock.at(self.world.clock.now + TURN_S, self._take_if_alive, event)
+
+    def _take_if_alive(self, event: Event) -> None:
+        if self.alive:
+            self._take(event)
 
     def _take(self, event: Event) -> None:
         if self.world.clock.now < self.stalled_until_s:
@@ -343,16 +364,10 @@ class SimulatedPeer:
         values = [(payload.value, weight) for payload, weight in inbox]
         self.training.add_correction(self.world.workload.mix(own.value, values))
 
-    def _adopt(self, effect: Adopt) -> None:
-        payload = self.received.pop(effect.transfer, None)
-        if payload is None:
-            self.world.checkers.fail("driver contract", self, f"adopts {effect.transfer}, which is not here")
-        self.world.checkers.adopted(self, effect, payload)
-        self.training.add_adoption(payload.value)
-
     def _discard(self, effect: Discard) -> None:
         self.expected.pop(effect.transfer, None)
         self.received.pop(effect.transfer, None)
+        self.states.discard(effect.transfer)
         self.world.network.forget(self, effect.transfer)
 
     def _release(self, effect: Release) -> None:

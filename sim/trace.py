@@ -6,6 +6,7 @@ from hashlib import blake2b
 from struct import Struct
 
 STARTED, MESSAGE, EVIDENCE, SNAPSHOT, REJECTED, BOUNDARY, DEADLINE, SEEDS, LEAVE, SENT, NOTICE, ENDED, FAULT = range(13)
+FROZEN, MANIFEST = 13, 14
 
 _head = Struct("<dIB").pack
 FLUSH_PARTS = 1 << 12

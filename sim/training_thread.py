@@ -36,7 +36,8 @@ class TrainingThread:
     """Steps, snapshots and corrections of one process.
 
     Attributes:
-        steps: optimizer steps completed. applied: corrections applied; a superseding adoption counts for all before it.
+        steps: optimizer steps that this process took, after those of the state it began from.
+        applied: corrections applied; a superseding adoption counts for all before it.
         snapshots: published values by version: the newest, and those pinned.
         waits_since_s: since when a synchronous peer waits for its round, None when it does not.
     """
@@ -52,6 +53,8 @@ class TrainingThread:
         self.snapshots: dict[int, Payload] = {}
         self.pins: dict[int, int] = {}
         self._pending: list[tuple[bool, Any, int]] = []
+        self._first_step = 0
+        self._freezes = False
         self.blocks: list[Block] = []
         self.is_training = False
         self.waits_since_s: float | None = None
@@ -86,11 +89,16 @@ class TrainingThread:
         self._pending.append((False, correction, 1))
         self._look_while_joining()
 
-    def add_adoption(self, value: Any) -> None:
-        """Queues new parameters; what waited before is superseded and counted with it."""
+    def add_adoption(self, value: Any, step: int) -> None:
+        """Queues another's state of a step; what waited before is superseded and counted with it."""
+        self._first_step = step
         count = 1 + sum(waiting for _, _, waiting in self._pending)
         self._pending = [(True, value, count)]
         self._look_while_joining()
+
+    def freeze_at_next_boundary(self) -> None:
+        """Somebody wants this peer's state."""
+        self._freezes = True
 
     def settled(self) -> Any:
         """Applies, on the side, what waits and returns the parameters as they would be then (for conservation laws)."""
@@ -154,16 +162,19 @@ class TrainingThread:
         self.blocks.append(Block(self._clock.now, self._block_steps, self._block_gap_s))
         self._workload.train(self._index, self._block_steps)
         self._apply()
+        if self._freezes:
+            self._freezes = False
+            self._peer.states.freeze(self._workload.publish(self._index), self._first_step + self.steps)
         if self.is_synchronous:
             self._publish()
             self.waits_since_s = self._clock.now
-            self._peer.handle(StepsCompleted(self.steps, self.version, self.applied))
+            self._peer.handle(StepsCompleted(self._first_step + self.steps, self.version, self.applied))
             return
         version = None
         if self.publishes:
             self._publish()
             version = self.version
-        self._peer.handle(StepsCompleted(self.steps, version, self.applied))
+        self._peer.handle(StepsCompleted(self._first_step + self.steps, version, self.applied))
         self._begin_block()
 
     def _look_while_joining(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gossiptrain.errors import ConfigurationError
+from gossiptrain.runtime import intervals
 
 PREFIX = "GOSSIPTRAIN_"
 LOOPBACK_ANY_PORT = "tcp://127.0.0.1:0"
@@ -45,6 +46,9 @@ class PeerSettings:
         mixer: How received parameters are mixed, by name.
         sync_every: Local steps between two exchanges, at least 1.
         insecure: Allow an address that other machines can reach, without keys.
+        checkpoint_every: Steps ("500") or time ("10min") between two checkpoints; "" writes none.
+        keep_checkpoints: So many of the newest checkpoints are kept, at least 1.
+        resume: Begin from a checkpoint: "1" of this run's folder, else the folder of a run; "" begins anew.
     """
 
     name: str = "peer-0"
@@ -57,6 +61,9 @@ class PeerSettings:
     mixer: str = "ad_psgd"
     sync_every: int = 4
     insecure: bool = False
+    checkpoint_every: str = ""
+    keep_checkpoints: int = 3
+    resume: str = ""
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.match(self.name):
@@ -70,6 +77,13 @@ class PeerSettings:
                 check_address("seeds", seed)
         if self.sync_every < 1:
             raise ConfigurationError(f"sync_every={self.sync_every}: must be at least 1 local step")
+        if self.checkpoint_every:
+            intervals.parse("checkpoint_every", self.checkpoint_every)
+        if self.keep_checkpoints < 1:
+            raise ConfigurationError(f"keep_checkpoints={self.keep_checkpoints}: must be at least 1")
+        if self.run_dir is None and (self.checkpoint_every or self.resume == "1"):
+            what = "checkpoint_every" if self.checkpoint_every else "resume"
+            raise ConfigurationError(f"{what}={getattr(self, what)!r}: needs a folder for checkpoints; give run_dir")
 
     def environment(self) -> dict[str, str]:
         """Returns the variables from which `from_environment` makes equal settings."""
@@ -83,6 +97,9 @@ class PeerSettings:
             "MIXER": self.mixer,
             "SYNC_EVERY": str(self.sync_every),
             "INSECURE": str(int(self.insecure)),
+            "CHECKPOINT_EVERY": self.checkpoint_every,
+            "KEEP_CHECKPOINTS": str(self.keep_checkpoints),
+            "RESUME": self.resume,
         }
         if self.run_dir is not None:
             values["RUN_DIR"] = str(self.run_dir)
@@ -122,6 +139,11 @@ def from_environment(environ: Mapping[str, str] | None = None) -> PeerSettings:
         mixer=given.get("MIXER") or default.mixer,
         sync_every=_whole(PREFIX + "SYNC_EVERY", given.get("SYNC_EVERY") or str(default.sync_every)),
         insecure=_flag("INSECURE", given, default.insecure),
+        checkpoint_every=given.get("CHECKPOINT_EVERY", ""),
+        keep_checkpoints=_whole(
+            PREFIX + "KEEP_CHECKPOINTS", given.get("KEEP_CHECKPOINTS") or str(default.keep_checkpoints)
+        ),
+        resume=_resume(given.get("RESUME", "")),
     )
 
 
@@ -178,6 +200,13 @@ def _seeds(text: str | None, run_dir: Path | None, launched: bool) -> tuple[str,
     if text is not None:
         return tuple(seed.strip() for seed in text.split(",") if seed.strip())
     return (f"@{run_dir / 'peers'}",) if run_dir is not None and launched else ()
+
+
+def _resume(text: str) -> str:
+    """Reads "1" or "0", or a folder."""
+    if text.strip().lower() in _TRUE + _FALSE:
+        return "1" if text.strip().lower() in _TRUE else ""
+    return text
 
 
 def _whole(variable: str, text: str) -> int:

@@ -142,6 +142,8 @@ class ExchangeConfig:
         retry_s: so long at least a busy neighbour is trusted to call back when it is free, before it is asked again.
         round_timeout_s: the deadline of a synchronous round; edges not finished by then are skipped by both ends.
         quarantine_s: how long a peer that sent an unusable snapshot is left out; doubles with each further one.
+        state_mbps: how fast a peer gives its state to newcomers, all of them together, in megabit a second. Faster ones
+            join sooner and take more of the giver's cores away from its training.
     """
 
     offer_timeout_s: float = 3.0
@@ -150,6 +152,7 @@ class ExchangeConfig:
     retry_s: float = 2.0
     round_timeout_s: float = 10.0
     quarantine_s: float = 10.0
+    state_mbps: float = 800.0
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -75,10 +75,76 @@ class Mix:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopt:
-    """Replace this peer's parameters by the received snapshot at the next boundary."""
+class FreezeState:
+    """Copy the whole state (parameters, buffers, optimizer state, step count) at the next step.
+
+    `StateFrozen` or `FreezeFailed` follows.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class ThawState:
+    """Nobody needs this frozen state any more."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendManifest:
+    """Send what a frozen state consists of, with the digests of its chunks, to the data address under the key."""
+
+    address: str
+    transfer: TransferKey
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendPiece:
+    """Send the bytes [begin, end) of a frozen state to the data address under the key."""
+
+    address: str
+    transfer: TransferKey
+    version: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectManifest:
+    """Make room for the manifest, of `nbytes` bytes, of a state of `state_bytes`; `ManifestReceived` follows.
+
+    address: the sender's control address, to which credit is returned.
+    """
 
     transfer: TransferKey
+    address: str
+    nbytes: int
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectPiece:
+    """The bytes [begin, end) of the state of the last manifest will arrive; check them against its digests."""
+
+    transfer: TransferKey
+    address: str
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptState:
+    """Take over the whole fetched state at the next boundary: it counts as one correction, or `AdoptionFailed` follows.
+
+    source: whose state it is.
+    """
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropState:
+    """Forget what has been fetched of others' states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +196,14 @@ Effect = (
     | SendSnapshot
     | CancelSnapshot
     | Mix
-    | Adopt
+    | FreezeState
+    | ThawState
+    | SendManifest
+    | SendPiece
+    | ExpectManifest
+    | ExpectPiece
+    | AdoptState
+    | DropState
     | Discard
     | Release
     | RunSteps

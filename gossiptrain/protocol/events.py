@@ -31,14 +31,18 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotReceived:
-    """All bytes of an expected snapshot are here and every value is finite."""
+    """All bytes of an expected snapshot are here and every value is finite; or those of an expected piece of a state, and
+    they are what the manifest says."""
 
     transfer: TransferKey
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRejected:
-    """An expected snapshot arrived but cannot be used, for the reason given ("non-finite", "size", "checksum")."""
+    """An expected snapshot, manifest or piece arrived but cannot be used.
+
+    reason: "non-finite", "size", "checksum"; of a manifest "manifest", of a piece "digest".
+    """
 
     transfer: TransferKey
     reason: str
@@ -48,14 +52,50 @@ class SnapshotRejected:
 class StepsCompleted:
     """The training thread reached the end of a block of local steps.
 
-    step: optimizer steps completed since the start of the run.
+    step: optimizer steps completed, those behind the state that the peer began from among them; 0 until it trains.
     version: the snapshot published at this boundary, or None when none was asked for.
-    corrections: corrections applied so far, in all; a `Mix` or `Adopt` counts one.
+    corrections: corrections applied so far, in all; a `Mix` or `AdoptState` counts one.
     """
 
     step: int
     version: int | None
     corrections: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateFrozen:
+    """A state was frozen and its manifest made. version: names it; step: when; sizes in bytes."""
+
+    version: int
+    step: int
+    manifest_bytes: int
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeFailed:
+    """The state cannot be given to others, for the reason given."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestReceived:
+    """An expected manifest is here and describes a state that this peer's model can take.
+
+    chunk_bytes: bytes that each digest covers, but for the last; digests: in order.
+    """
+
+    transfer: TransferKey
+    chunk_bytes: int
+    digests: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptionFailed:
+    """The fetched state turned out unusable ("non-finite"); this peer's own is unchanged."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +114,7 @@ class LinkEvidence:
 
 @dataclass(frozen=True, slots=True)
 class BusyAnnounced:
-    """Training, and perhaps the whole process, will pause for up to so many seconds; 0 says that it is over."""
+    """The peer may be silent for up to so many seconds (a checkpoint, a compilation); 0 says that the pause is over."""
 
     seconds: float
 
@@ -93,8 +133,12 @@ Event = (
     | SnapshotReceived
     | SnapshotRejected
     | StepsCompleted
+    | StateFrozen
+    | FreezeFailed
+    | ManifestReceived
+    | AdoptionFailed
+    | BusyAnnounced
     | DeadlineReached
     | LinkEvidence
-    | BusyAnnounced
     | LeaveRequested
 )

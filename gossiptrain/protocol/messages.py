@@ -25,6 +25,9 @@ Text = Annotated[str, msgspec.Meta(max_length=4096)]
 U64 = Annotated[int, msgspec.Meta(ge=0)]
 # Below the numbers of pulls; a peer that claims more must not carry the others there with it.
 RoundNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+# Bounds of what a donor may claim: entries of a manifest are tens of bytes, a state has at most terabytes.
+ManifestBytes = Annotated[int, msgspec.Meta(ge=1, le=64 << 20)]
+StateBytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 48)]
 
 
 class ExchangeId(NamedTuple):
@@ -162,7 +165,7 @@ class Offer(_Message, frozen=True):
     """I would exchange snapshots with you.
 
     `kind` is "pair" (pairwise averaging), "round" (a synchronous neighbourhood round, number in `round`) or
-    "pull" (I only want yours, to begin from). `degree` is the sender's number of neighbours, for the weights.
+    "pull" (I want your whole state, to begin from). `degree` is the sender's number of neighbours, for the weights.
     """
 
     exchange: ExchangeId
@@ -172,7 +175,7 @@ class Offer(_Message, frozen=True):
 
 
 class Accept(_Message, frozen=True):
-    """Agreed: my snapshot is pinned and on its way; send yours."""
+    """Agreed: my snapshot is pinned and on its way; send yours. To a pull: my state is being frozen, wait for it."""
 
     exchange: ExchangeId
     degree: U64
@@ -204,6 +207,29 @@ class Abort(_Message, frozen=True):
     reason: Text
 
 
+class StateReady(_Message, frozen=True):
+    """My state of this optimizer step is frozen; ask for its manifest, then for its pieces.
+
+    `version` names the frozen state, so that somebody who comes back can tell whether it is still the same.
+    """
+
+    exchange: ExchangeId
+    version: U64
+    step: U64
+    manifest_bytes: ManifestBytes
+    state_bytes: StateBytes
+
+
+class PieceWanted(_Message, frozen=True):
+    """Send me the bytes [begin, end) of that version of your state, under the key of `piece`; [0, 0) is the manifest."""
+
+    exchange: ExchangeId
+    piece: ExchangeId
+    version: U64
+    begin: U64
+    end: U64
+
+
 class StatusRequest(_Message, frozen=True):
     """Tell the address your view of the run (`gossiptrain status`)."""
 
@@ -231,6 +257,8 @@ Message = (
     | Reject
     | Received
     | Abort
+    | StateReady
+    | PieceWanted
     | StatusRequest
     | StatusReply
 )

@@ -95,10 +95,20 @@ class ExchangeFailed(_Notice, frozen=True):
 
 
 class SnapshotRefused(_Notice, frozen=True):
-    """A received snapshot was not used ("non-finite", "size", "checksum")."""
+    """A received snapshot or state was not used ("non-finite", "size", "checksum", "manifest", "digest")."""
 
     peer: str
     reason: str
+
+
+class StateFetched(_Notice, frozen=True):
+    """A peer's whole state is here. `nbytes` came from it; `kept_bytes` were here already, from others or another try."""
+
+    peer: str
+    step: int
+    nbytes: int
+    kept_bytes: int
+    seconds: float
 
 
 class Left(_Notice, frozen=True):
@@ -162,5 +172,6 @@ Notice = (
     | Exchanged
     | ExchangeFailed
     | SnapshotRefused
+    | StateFetched
     | Left
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from gossiptrain.protocol import messages as m
 from gossiptrain.protocol import notices
-from gossiptrain.protocol.catching_up import CatchingUp
+from gossiptrain.protocol.catching_up import CatchingUp, StateEvent
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.control_links import ControlLinks
@@ -59,7 +59,7 @@ class PeerProtocol:
         self._rewiring = Rewiring(config.topology, config.name, config.seed, config.membership)
         self._links = ControlLinks(self._membership.knows_address, self._membership.introduction)
         self._run = run_tag(config)
-        self._catching_up = CatchingUp(config, self._membership.get)
+        self._catching_up = CatchingUp(config, self._count)
         chance = Chance(config.seed, config.name, config.boot)
         self._pairs = PairExchange(config, chance, self._membership.get)
         self._rounds = NeighbourhoodRounds(config, self._membership.get)
@@ -154,9 +154,12 @@ class PeerProtocol:
     def _take(self, event: Event, now: float) -> list[Effect]:
         if self._leaving or self._failed:
             return []
+        if isinstance(event, StateEvent):
+            return self._catching_up.happened(event, now)
         match event:
             case Started():
-                return self._start(now)
+                self._introductions.start(now)
+                return self._catching_up.start()
             case SeedsFound(addresses):
                 unknown = tuple(a for a in addresses if not self._membership.knows_address(a))
                 return self._introductions.greet(unknown, now)
@@ -177,10 +180,6 @@ class PeerProtocol:
                 return self._membership.busy(min(max(seconds, 0.0), m.BUSY_S_MAX), now)
             case LeaveRequested(reason):
                 return self._leave(reason, now)
-
-    def _start(self, now: float) -> list[Effect]:
-        self._introductions.start(now)
-        return self._catching_up.start()
 
     def _evidence(self, address: str, lane: str, kind: str, now: float) -> list[Effect]:
         """Snapshots that cannot be sent show in their exchange; only the control lane tells of life and death."""
@@ -256,6 +255,9 @@ class PeerProtocol:
                 return self._membership.left(sender.name, reason, now)
             case m.Offer() | m.Accept() | m.Reject() | m.Received() | m.Abort():
                 return self._exchange_message(message, sender, now)
+            case m.StateReady() | m.PieceWanted():
+                if (effects := self._catching_up.told(message, sender, now)) is not None:
+                    return effects
         self._count("message_unexpected")
         return []
 

@@ -12,7 +12,7 @@ from gossiptrain.runtime.staging import DeviceBytes, as_memoryview
 
 
 class ReceiveBuffer:
-    """Room for one received snapshot. The driver owns it until `free`, `mix` or `adopt`; after that it must not write.
+    """Room for one received snapshot. The driver owns it until `free` or `mix`; after that it must not write.
 
     Attributes:
         view: exactly `nbytes` writable bytes on the host, for the network to fill.
@@ -28,7 +28,7 @@ class ReceiveBuffer:
         self._owned = True
 
     def free(self) -> None:
-        """Give the buffer back; does nothing if it was given back or handed to `mix` or `adopt` before."""
+        """Give the buffer back; does nothing if it was given back or handed to `mix` before."""
         if self._owned:
             self._owned = False
             self._recycle(self)
@@ -40,7 +40,7 @@ class ReceiveBuffer:
             ValueError: it was freed or handed over before.
         """
         if not self._owned:
-            raise ValueError("buffer: was freed, mixed or adopted before; ask for a new one with receive_buffer()")
+            raise ValueError("buffer: was freed or mixed before; ask for a new one with receive_buffer()")
         self._owned = False
 
 
@@ -49,15 +49,13 @@ class Correction:
     """A change of the live parameters that waits for the next step boundary.
 
     Attributes:
-        buffer: holds the correction, or the parameters themselves to adopt; None changes nothing.
+        buffer: holds the correction; None changes nothing.
         weight: the others' share in [0, 1]: how far buffers (BatchNorm) move towards the received ones.
-        adopts: set the parameters instead of adding to them.
-        count: mixes and adoptions that it stands for.
+        count: mixes that it stands for.
     """
 
     buffer: ReceiveBuffer | None
     weight: float
-    adopts: bool
     count: int
 
 
@@ -80,11 +78,11 @@ class CorrectionQueue:
         return waiting
 
     def take_back_sum(self) -> Correction | None:
-        """Return the last correction if it is a sum to which another may be added, and remove it.
+        """Return the last correction, to which another may be added, and remove it.
 
-        So however long training pauses, at most one adoption and one sum wait.
+        So however long training pauses, at most one waits.
         """
         with self._lock:
-            if self._waiting and not self._waiting[-1].adopts:
+            if self._waiting:
                 return self._waiting.pop()
         return None

@@ -19,22 +19,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from gossiptrain.errors import (
-    ConfigurationError,
-    GossipTrainError,
-    MixerMismatchError,
-    ModelMismatchError,
-    NameTakenError,
-    PeerStoppedError,
-    RunMismatchError,
-    SeedUnreachableError,
-    VersionMismatchError,
-    WireError,
-)
+from gossiptrain.errors import ConfigurationError, GossipTrainError, PeerStoppedError, WireError
 from gossiptrain.mixing.base import Mixer
 from gossiptrain.protocol import wire
 from gossiptrain.protocol.effects import (
-    Adopt,
     CancelSnapshot,
     Connect,
     Discard,
@@ -62,17 +50,11 @@ from gossiptrain.protocol.events import (
     StepsCompleted,
 )
 from gossiptrain.protocol.messages import TransferKey
-from gossiptrain.protocol.notices import (
-    Exchanged,
-    Joined,
-    Notice,
-    PeerRefused,
-    SeedSilent,
-    SnapshotRefused,
-    TopologyFailed,
-)
+from gossiptrain.protocol.notices import Exchanged, Joined, Notice
 from gossiptrain.protocol.peer_protocol import PeerProtocol
 from gossiptrain.runtime.parameters import ParameterVector, ReceiveBuffer
+from gossiptrain.runtime.state_transfer import Fetched, StateTransfers
+from gossiptrain.runtime.words import ERRORS, worth_a_warning
 from gossiptrain.transport import ControlFrame, Lane, LinkChanged, TransferFailed, TransferReceived, ZeroMQTransport
 
 POLL_S_MAX = 0.25
@@ -83,15 +65,6 @@ LEAVE_GRACE_S = 0.5
 EXCHANGES_RECORDED_MAX = 5
 
 log = logging.getLogger("gossiptrain")
-
-_ERRORS: dict[str, type[GossipTrainError]] = {
-    "model": ModelMismatchError,
-    "mixer": MixerMismatchError,
-    "run": RunMismatchError,
-    "version": VersionMismatchError,
-    "name": NameTakenError,
-    "seeds": SeedUnreachableError,
-}
 
 
 class Plan(NamedTuple):
@@ -111,12 +84,14 @@ class Driver(threading.Thread):
         vector: ParameterVector,
         mixer: Mixer,
         *,
+        states: Callable[[Driver], StateTransfers],
         seeds: Callable[[], list[str]],
         observe: Callable[[Notice], None],
         report: Callable[[], None],
     ) -> None:
         """
         Args:
+            states: makes the part that gives and fetches states.
             seeds: returns the seed addresses known now; asked until somebody is found.
             observe: is given every notice, on the network thread.
             report: is called twice a second, on the network thread.
@@ -124,7 +99,8 @@ class Driver(threading.Thread):
         super().__init__(name=f"gossiptrain-{protocol.config.name}", daemon=True)
         self._protocol, self._transport, self._vector, self._mixer = protocol, transport, vector, mixer
         self._seeds, self._observe, self._report = seeds, observe, report
-        self._from_training: deque[Event] = deque()
+        self._states = states(self)
+        self._from_training: deque[Event | Callable[[], None]] = deque()
         self._receiving: dict[TransferKey, ReceiveBuffer] = {}
         self._changed = threading.Condition()
         self._rounds_over = 0
@@ -147,6 +123,11 @@ class Driver(threading.Thread):
         self.members = 1
         self.neighbours: tuple[str, ...] = ()
         self.counters: dict[str, int] = {}
+
+    @property
+    def transport(self) -> ZeroMQTransport:
+        """The transport, which belongs to this thread."""
+        return self._transport
 
     def traffic(self) -> dict[str, int]:
         """Bytes sent and received so far, control messages and snapshots together."""
@@ -174,6 +155,20 @@ class Driver(threading.Thread):
         self._from_training.append(event)
         if self.plan.publish or event.version is not None:
             self._transport.wake()
+
+    def tell(self, event: Event) -> None:
+        """Hands in an event that is not to wait for a boundary. Any thread."""
+        self.run_soon(lambda: self._handle(event))
+
+    def run_soon(self, call: Callable[[], None]) -> None:
+        """Has the network thread make a call, unless it is over. Any thread."""
+        if not self._is_over:
+            self._from_training.append(call)
+            self._transport.wake()
+
+    def take_adoption(self) -> Fetched | None:
+        """Returns another peer's state that is to take the place of this one's, once."""
+        return self._states.take_adoption()
 
     def wait_for_change(self, timeout_s: float) -> None:
         """Waits until something that a joining or waiting peer looks at may have changed."""
@@ -225,7 +220,9 @@ class Driver(threading.Thread):
         now = time.monotonic()
         while self._from_training:
             event = self._from_training.popleft()
-            if not self._is_superseded(event):
+            if callable(event):
+                event()
+            elif not self._is_superseded(event):
                 self._take_from_training(event, now)
         self._leave_when_settled(now)
         if now >= self._deadline_s:
@@ -300,6 +297,8 @@ class Driver(threading.Thread):
                 self._handle(MessageReceived(envelope))
             case LinkChanged(address, lane, kind):
                 self._handle(LinkEvidence(address, lane, kind))
+            case TransferReceived(key) if self._states.expects(key):
+                self._handle(self._states.received(key))
             case TransferReceived(key):
                 buffer = self._receiving.get(key)
                 if buffer is not None and self._vector.is_finite(buffer):
@@ -322,11 +321,9 @@ class Driver(threading.Thread):
                 self.exchanges += 1
                 received = [(self._receiving.pop(key), weight) for key, weight in inbox]
                 self._note_distance(self._vector.mix(version, received, self._mixer))
-            case Adopt(key):
-                self._vector.adopt(self._receiving.pop(key))
-                self._announce()
             case Discard(key):
                 self._transport.forget(key)
+                self._states.discard(key)
                 if buffer := self._receiving.pop(key, None):
                     buffer.free()
             case Release(version):
@@ -344,7 +341,10 @@ class Driver(threading.Thread):
             case Notify(notice):
                 self._told(notice)
             case Fail(kind, text):
-                self._fail(_ERRORS[kind](text))
+                self._fail(ERRORS[kind](text))
+            case _:
+                self._states.carry_out(effect)
+                self._announce()
 
     def _connect(self, address: str, lane: Lane) -> None:
         """Opens a link. What is no address was a stranger's claim, or a typing error that passed for a host's name."""
@@ -358,7 +358,7 @@ class Driver(threading.Thread):
     def _told(self, notice: Notice) -> None:
         self.neighbours = self._protocol.neighbours()
         self.members = len(self._protocol.living())
-        if text := _worth_a_warning(notice):
+        if text := worth_a_warning(notice):
             log.warning("%s: %s", self._protocol.config.name, text)
         if isinstance(notice, Joined):
             self.joined = True
@@ -380,17 +380,3 @@ class Driver(threading.Thread):
     def _announce(self) -> None:
         with self._changed:
             self._changed.notify_all()
-
-
-def _worth_a_warning(notice: Notice) -> str:
-    """Says in words what somebody may have to mend; empty for the ordinary course of a run."""
-    match notice:
-        case SeedSilent(address, waited_s):
-            return f"the seed {address} has not answered for {waited_s:g} s; it is tried again"
-        case PeerRefused(peer, _, text):
-            return f"{peer} and this peer refuse each other: {text}"
-        case SnapshotRefused(peer, reason):
-            return f"a snapshot of {peer} was not used: {reason}; it is left alone for a while"
-        case TopologyFailed(reason):
-            return f"the default overlay stands in for the topology: {reason}"
-    return ""

@@ -50,6 +50,7 @@ class ParameterVector:
         ConfigurationError: a parameter cannot take part; the message names it and the mend.
 
     Attributes:
+        device: where all parameters are.
         nbytes: bytes of one snapshot on the wire.
         schema: the entries of a snapshot in the model's order; peers' must be equal.
         schema_hash: 32 bytes over all of it.
@@ -58,6 +59,7 @@ class ParameterVector:
 
     def __init__(self, model: nn.Module, mix_buffers: bool = True) -> None:
         self._layout = Layout.of(model, mix_buffers)
+        self.device: torch.device = self._layout.device
         self.nbytes: int = self._layout.nbytes
         self.schema: tuple[ParameterSpec, ...] = self._layout.schema
         self.schema_hash: bytes = self._layout.schema_hash
@@ -103,6 +105,28 @@ class ParameterVector:
             self._applied += correction.count
         return self._applied
 
+    def note_adoption(self) -> int:
+        """Note that parameters and buffers were replaced by another's: what waited is superseded.
+
+        Snapshots published before are of the old parameters and must not be mixed any more.
+
+        Returns:
+            How many mixes and adoptions so far, in all.
+        """
+        for correction in self._corrections.take():
+            self._applied += correction.count
+            if correction.buffer is not None:
+                self._recycle(correction.buffer)
+        self._applied += 1
+        return self._applied
+
+    def views(self, data: Tensor) -> dict[str, Tensor]:
+        """Return the parameters and buffers in a snapshot's bytes, [nbytes] uint8, by name; no copy."""
+        return {
+            slot.spec.name: group.view(data).as_strided(slot.spec.shape, slot.spec.strides, slot.offset)
+            for group, slot in slots_of(self._groups())
+        }
+
     def check_in_place(self) -> None:
         """Check cheaply that the model still uses this memory: first, last and one more parameter, in turn.
 
@@ -123,7 +147,7 @@ class ParameterVector:
         self._staging.lend(uploaded)
         for group, live in zip(self._layout.parameters, self._live):
             change = group.view(uploaded.data)
-            live.copy_(change) if correction.adopts else live.add_(change)
+            live.add_(change)
         for group in self._layout.buffers:
             _move_buffers(group, group.view(uploaded.data), correction.weight)
         self._staging.done(uploaded)
@@ -189,7 +213,7 @@ class ParameterVector:
         for buffer, _ in inbox:
             buffer.hand_over()
         if not inbox:
-            self._corrections.put(Correction(None, 0.0, adopts=False, count=1))
+            self._corrections.put(Correction(None, 0.0, count=1))
             return 0.0
         with self._staging.work(on=snapshot):
             received = [(self._uploaded(buffer), weight) for buffer, weight in inbox]
@@ -197,29 +221,11 @@ class ParameterVector:
             for group in self._layout.buffers:
                 _average_in_first([(group.view(data), weight) for data, weight in received])
             total = math.fsum(weight for _, weight in inbox)
-            summed = self._sum_with_waiting(Correction(inbox[0][0], min(1.0, total), adopts=False, count=1))
+            summed = self._sum_with_waiting(Correction(inbox[0][0], min(1.0, total), count=1))
         self._corrections.put(summed)
         for buffer, _ in inbox[1:]:
             self._recycle(buffer)
         return distance
-
-    def adopt(self, buffer: ReceiveBuffer) -> None:
-        """Have the next `apply` set parameters and buffers to the received ones; what waited before is superseded.
-
-        Snapshots published before that boundary are of the old parameters and must not be mixed any more.
-
-        Raises:
-            ValueError: the buffer was given away before.
-        """
-        buffer.hand_over()
-        with self._staging.work():
-            self._uploaded(buffer)
-        superseded = self._corrections.take()
-        for correction in superseded:
-            if correction.buffer is not None:
-                self._recycle(correction.buffer)
-        count = 1 + sum(correction.count for correction in superseded)
-        self._corrections.put(Correction(buffer, 1.0, adopts=True, count=count))
 
     def memory_report(self) -> dict[str, int]:
         """Return bytes held by purpose; "parameters" replaces the model's own memory, the rest is on top of it."""

@@ -26,7 +26,18 @@ class Progress:
         self._last_step_s: float | None = None
         self._gap_s_max = 0.0
         self._taken = (0, time.monotonic())
+        self._began = self._taken
         self._steps_per_s: float | None = None
+
+    def begin_at(self, step: int) -> None:
+        """Counts on from a step: the state that training begins from has so many behind it."""
+        self.step_count = step
+        self._taken = self._began = (step, time.monotonic())
+
+    def average_step_s(self) -> float:
+        """How long a step of this process took on average, in seconds; since the beginning where it has taken none."""
+        steps, since_s = self._began
+        return (time.monotonic() - since_s) / max(1, self.step_count - steps)
 
     def step(self) -> None:
         """Counts an optimizer step."""

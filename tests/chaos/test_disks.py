@@ -1,4 +1,4 @@
-"""Disks that fill up, and processes killed while they write: a checkpoint is the old one or the new one, never half of one."""
+"""Disks that fill up, and processes killed while they write: a checkpoint is the old one or the new one, never half."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def whole(folder: Path) -> list[int]:
     return steps
 
 
-def test_a_full_disk_costs_checkpoints_but_neither_training_nor_the_older_ones(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_costs_checkpoints_but_neither_training_nor_the_older_ones(
+    tmp_path: Path, small_disk: Path
+) -> None:
     with Swarm(tmp_path, value=1.5, width=WIDTH, attach=ATTACH) as swarm:
         names = swarm.start_together(2)
         wait_until_whole(swarm, names)

@@ -235,16 +235,6 @@ def test_training_on_a_stream_of_its_own_is_seen_and_corrected():
     assert (result == 1.5).all()
 
 
-def test_adopting_on_the_gpu_replaces_everything():
-    model, other = network(1).cuda(), network(2).cuda()
-    ours, theirs = ParameterVector(model), ParameterVector(other)
-    theirs.publish()
-    ours.adopt(receive(ours, theirs.pin(1)))
-    assert ours.apply() == 1
-    for mine, yours in zip(held(model), held(other)):
-        assert torch.equal(mine, yours)
-
-
 def test_two_threads_exchange_on_the_gpu_without_losing_anything():
     """Each step adds 1 everywhere; each exchange with a partner 2 ahead adds exactly 1 more: integers in float32."""
     model = nn.Linear(1000, 1000, bias=False).cuda()

@@ -13,7 +13,6 @@ from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol import messages as m
 from gossiptrain.protocol import wire
 from gossiptrain.protocol.effects import (
-    Adopt,
     Discard,
     Effect,
     ExpectSnapshot,
@@ -120,7 +119,7 @@ class Ledger:
                 case ExpectSnapshot(key, _):
                     assert key not in self.expected
                     self.expected.add(key)
-                case Discard(key) | Adopt(key):
+                case Discard(key):
                     self.expected.discard(key)
                 case SendSnapshot(_, _, version):
                     self.pins[version] += 1

@@ -65,6 +65,8 @@ MESSAGES: dict[type, st.SearchStrategy[m.Message]] = {
     m.Reject: st.builds(m.Reject, EXCHANGES, SHORT, ROUNDS),
     m.Received: st.builds(m.Received, EXCHANGES, st.booleans()),
     m.Abort: st.builds(m.Abort, EXCHANGES, TEXTS),
+    m.StateReady: st.builds(m.StateReady, EXCHANGES, U64, U64, st.integers(1, 64 << 20), st.integers(1, 1 << 48)),
+    m.PieceWanted: st.builds(m.PieceWanted, EXCHANGES, EXCHANGES, U64, U64, U64),
     m.StatusRequest: st.builds(m.StatusRequest, ADDRESSES),
     m.StatusReply: st.builds(m.StatusReply, st.binary(max_size=40)),
 }

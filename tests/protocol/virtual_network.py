@@ -18,7 +18,6 @@ from gossiptrain.protocol import wire
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import (
-    Adopt,
     CancelSnapshot,
     Connect,
     Discard,
@@ -47,6 +46,7 @@ from gossiptrain.protocol.events import (
 )
 from gossiptrain.protocol.messages import Envelope, TransferKey
 from gossiptrain.protocol.peer_protocol import PeerProtocol
+from tests.protocol import virtual_state
 from tests.protocol.virtual_peer import VirtualPeer
 
 # Of deadlines in a row at one moment; more means that they find nothing to do.
@@ -67,6 +67,10 @@ class VirtualNetwork:
         self.loses: Callable[[str, str], bool] = lambda source, target: False
         self.doubles: Callable[[str, str], bool] = lambda source, target: False
         self.spoil: Callable[[TransferKey], str | None] = lambda key: None
+        self.state_bytes = 4
+        self.digest = virtual_state.digest_of_value
+        self.loses_piece: Callable[[TransferKey], bool] = lambda key: False
+        self.spoils_state: Callable[[float], bool] = lambda value: False
         self.sent: Counter[str] = Counter()
         self.rests = False
         self.records = False
@@ -269,11 +273,9 @@ class VirtualNetwork:
                 correction = sum(weight * (peer.arrived.pop(key) - own) for key, weight in inbox)
                 peer.pending.append(lambda value: value + correction)
                 peer.mixes.append((self.now, effect))
-            case Adopt(key):
-                value = peer.arrived.pop(key)
-                peer.pending.append(lambda _: value)
             case Discard(key):
                 peer.expected.discard(key)
+                peer.states.awaited.pop(key, None)
                 peer.arrived.pop(key, None)
             case Release(version):
                 assert peer.pins.get(version, 0) > 0, "released more often than pinned"
@@ -289,6 +291,8 @@ class VirtualNetwork:
                 peer.failures.append(effect)
             case CancelSnapshot():
                 pass
+            case _:
+                virtual_state.carry_out(self, peer, effect)
 
     def _go(self, peer: VirtualPeer) -> None:
         if peer.protocol.config.kind == "round" and peer.waits_for_round:
@@ -312,7 +316,8 @@ class VirtualNetwork:
             peer.links.discard((address, lane))
             self._connect(peer, address, lane)
 
-    def _reaches(self, peer: VirtualPeer, target: VirtualPeer | None) -> bool:
+    def reaches(self, peer: VirtualPeer, target: VirtualPeer | None) -> bool:
+        """Whether what one sends comes to the other."""
         if target is None or not target.alive or self.cut(peer.name, target.name):
             return False
         return all((peer.name in side) == (target.name in side) for side in self.sides)
@@ -322,7 +327,7 @@ class VirtualNetwork:
             return
         self.sent[type(envelope.message).__name__] += 1
         target = self.by_address.get(address)
-        if self._reaches(peer, target) and not self.loses(peer.name, target.name):
+        if self.reaches(peer, target) and not self.loses(peer.name, target.name):
             envelope = wire.decode(wire.encode(envelope))
             arrives_s = self.now + self.delay_s * (0.5 + self.chance.uniform())
             link = (peer.name, target.name)
@@ -332,7 +337,7 @@ class VirtualNetwork:
 
     def _send_snapshot(self, peer: VirtualPeer, address: str, key: TransferKey, value: float) -> None:
         target = self.by_address.get(address)
-        if self._reaches(peer, target):
+        if self.reaches(peer, target):
             delay_s = self.transfer_s * (0.5 + self.chance.uniform())
             self.at(self.now + delay_s, lambda: self._arrive(peer, target, key, value))
 

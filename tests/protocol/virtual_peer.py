@@ -10,6 +10,7 @@ from gossiptrain.protocol.effects import Fail, Mix
 from gossiptrain.protocol.messages import TransferKey
 from gossiptrain.protocol.notices import Notice
 from gossiptrain.protocol.peer_protocol import PeerProtocol
+from tests.protocol.virtual_state import States
 
 
 @dataclass
@@ -31,6 +32,8 @@ class VirtualPeer:
     arrived: dict[TransferKey, float] = field(default_factory=dict)
     pending: list[Callable[[float], float]] = field(default_factory=list)
     applied: int = 0
+    states: States = field(default_factory=States)
+    steps_adopted: int = 0
     links: set[tuple[str, str]] = field(default_factory=set)
     notices: list[tuple[float, Notice]] = field(default_factory=list)
     failures: list[Fail] = field(default_factory=list)

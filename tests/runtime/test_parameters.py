@@ -182,17 +182,29 @@ def test_a_published_snapshot_never_changes_while_training_steps_and_publishes_o
     assert bytes(vector.pin(vector.latest().version)) != pinned
 
 
-def test_adopting_replaces_parameters_and_buffers_and_supersedes_what_waited(model_and_batch):
+def test_an_adoption_supersedes_what_waited(model_and_batch):
     model, _ = model_and_batch
     other = perturbed(model)
     ours, theirs = ParameterVector(model), ParameterVector(other)
     ours.publish()
     theirs.publish()
     ours.mix(1, [(receive(ours, theirs, 1), 0.5)], ad_psgd())
-    ours.adopt(receive(ours, theirs, 1))
-    assert ours.apply() == 2
+    with torch.no_grad():
+        for mine, yours in zip(held(model), held(other)):
+            mine.copy_(yours)
+    assert ours.note_adoption() == ours.apply() == 2
     for mine, yours in zip(held(model), held(other)):
-        assert torch.equal(mine, yours)
+        assert torch.equal(mine, yours), "the correction that waited was against the parameters before"
+
+
+def test_a_snapshots_bytes_read_back_by_name(model_and_batch):
+    model, _ = model_and_batch
+    vector = ParameterVector(model)
+    vector.publish()
+    views = vector.views(torch.frombuffer(bytearray(vector.pin(1)), dtype=torch.uint8))
+    own = dict(model.state_dict())
+    assert set(views) == {spec.name for spec in vector.schema}
+    assert all(torch.equal(view, own[name]) for name, view in views.items())
 
 
 def test_a_variance_moves_towards_the_received_one_and_stays_positive():
@@ -353,10 +365,8 @@ def test_a_buffer_is_given_away_only_once():
     vector.mix(1, [(buffer, 0.5)], ad_psgd())
     buffer.free()  # harmless: the correction still waits in it
     assert vector.receive_buffer().host.data_ptr() != buffer.host.data_ptr()
-    with pytest.raises(ValueError, match="freed, mixed or adopted before"):
+    with pytest.raises(ValueError, match="freed or mixed before"):
         vector.mix(1, [(buffer, 0.5)], ad_psgd())
-    with pytest.raises(ValueError, match="freed, mixed or adopted before"):
-        vector.adopt(buffer)
 
 
 def test_state_dicts_and_deep_copies_of_an_attached_model_are_whole():
