@@ -119,7 +119,8 @@ class SimulatedPeer:
         self.notices: list[tuple[float, Notice]] = []
         self.failures: list[Fail] = []
         self._sent: dict[type, int] = {}
-        self._sent_bytes = self._snapshots_sent = 0
+        self._bytes: dict[type, int] = {}
+        self._snapshots_sent = 0
         self.control_links: dict[str, Link] = {}
         self.data_links: dict[str, Link] = {}
         self.incoming: dict[TransferKey, Flow] = {}
@@ -186,8 +187,16 @@ class SimulatedPeer:
         """Messages sent by kind, their "bytes", and "snapshots" with "snapshot_bytes"."""
         snapshot_bytes = self._snapshots_sent * self.world.workload.snapshot_bytes
         sent = {kind.__name__: count for kind, count in self._sent.items()}
-        totals = {"bytes": self._sent_bytes, "snapshots": self._snapshots_sent, "snapshot_bytes": snapshot_bytes}
+        totals = {
+            "bytes": sum(self._bytes.values()),
+            "snapshots": self._snapshots_sent,
+            "snapshot_bytes": snapshot_bytes,
+        }
         return dict(sorted((sent | totals).items()))
+
+    def bytes_by_kind(self) -> dict[str, int]:
+        """Bytes of the messages sent, by kind."""
+        return {kind.__name__: size for kind, size in self._bytes.items()}
 
     def _resume(self, _: None) -> None:
         """What came in the meantime is looked at before timers are."""
@@ -328,9 +337,8 @@ class SimulatedPeer:
         envelope, frame = self._last_sent
         size = len(frame) + 1
         kind = type(message)
-        sent = self._sent
-        sent[kind] = sent.get(kind, 0) + 1
-        self._sent_bytes += size
+        self._sent[kind] = self._sent.get(kind, 0) + 1
+        self._bytes[kind] = self._bytes.get(kind, 0) + size
         self._trace.add(self._clock.now, self.host, trace.SENT, address.encode() + frame)
         self.world.network.send(self, address, envelope, size)
 

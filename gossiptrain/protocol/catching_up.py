@@ -306,6 +306,8 @@ class CatchingUp:
 
     def next_deadline(self, has_met_others: bool) -> float:
         """The next time at which `tick` or `seek` has something to do."""
+        if self.done and self._own is None:
+            return self._donor.next_deadline()
         times_s = [self._donor.next_deadline()]
         if self._own is not None:
             times_s.append(self._own.deadline_s)

@@ -155,6 +155,8 @@ class Donor:
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do."""
+        if self._frozen is None and not self._served:
+            return NEVER_S
         times_s = [served.deadline_s for served in self._served.values()]
         if any(served.waiting for served in self._served.values()):
             times_s.append(self._paced_until_s)

@@ -68,5 +68,6 @@ class Greeting:
 
     def next_deadline(self) -> float:
         """The next time at which `due` or `silent` returns something."""
-        attempts = self._attempts.values()
-        return min((min(a.next_s, a.since_s + a.report_after_s) for a in attempts), default=float("inf"))
+        if not self._attempts:
+            return float("inf")
+        return min(min(a.next_s, a.since_s + a.report_after_s) for a in self._attempts.values())

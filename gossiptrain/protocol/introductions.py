@@ -137,7 +137,8 @@ class Introductions:
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do."""
-        return min([self._greeting.next_deadline(), *self._lingering.values()])
+        greeting_s = self._greeting.next_deadline()
+        return min(greeting_s, *self._lingering.values()) if self._lingering else greeting_s
 
     def _greet(self, address: str) -> list[Effect]:
         return [Connect(address, "control"), Send(address, self._hello(wants_reply=True))]

@@ -26,7 +26,8 @@ class Member:
         state: the same as seen here, or "busy"; only an "alive" one is mixed with.
         step: the last it told. heard_s: when it was last heard directly. since_s: since when the verdict stands.
         busy_until_s: until then it said it may be silent.
-        link_is_down: the last word of the link to it was bad. digest: 64 bits for name and boot.
+        link_is_down: the last word of the link to it was bad. has_spoken: it was heard directly, so it knows this peer.
+        digest: 64 bits for name and boot.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Member:
     since_s: float = 0.0
     busy_until_s: float = 0.0
     link_is_down: bool = False
+    has_spoken: bool = False
     digest: int = 0
 
     @property

@@ -21,7 +21,7 @@ from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import Effect, Send
 from gossiptrain.protocol.handshake import run_tag
 from gossiptrain.protocol.member_table import Member
-from gossiptrain.protocol.messages import Ack, Envelope, Gossip, Hello, Ping, PingRequest, PingResult, Sync
+from gossiptrain.protocol.messages import Ack, Envelope, Gossip, Hello, MemberEntry, Ping, PingRequest, PingResult, Sync
 from gossiptrain.protocol.probing import Probing
 from gossiptrain.protocol.roster import Roster
 
@@ -124,7 +124,7 @@ class Membership:
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do, in seconds."""
-        if not len(self.table):
+        if self._pulse_at_s == NEVER_S:
             return NEVER_S
         next_s = min(self._pulse_at_s, self._roster.suspicions.next_deadline(), self._probing.next_deadline())
         return min(next_s, self._gossip_at_s) if self._has_to_gossip() else next_s
@@ -199,7 +199,7 @@ class Membership:
             member = self.table.get(envelope.sender)
         if member is None or member.boot != envelope.boot or member.verdict == "left":
             return None
-        member.heard_s = now
+        member.heard_s, member.has_spoken = now, True
         self._probing.word_of(member.name)
         self._roster.claims.spoke(member.name)
         if member.verdict in ("suspect", "dead"):
@@ -214,9 +214,9 @@ class Membership:
         if member := self.table.get(name):
             member.step = step
 
-    def news(self, gossip: Gossip | Ping | Ack | PingRequest, sender: Member, now: float) -> list[Effect]:
+    def news(self, updates: tuple[MemberEntry, ...], sender: Member, now: float) -> list[Effect]:
         """Takes in what rides on a message."""
-        return self._roster.merge(gossip.updates, sender.name, now) + self._wake(now) if gossip.updates else []
+        return self._roster.merge(updates, sender.name, now) + self._wake(now)
 
     def answer_ping(self, sender: Member, ping: Ping, now: float) -> list[Effect]:
         """Acknowledges, and sends the list of members when the views stay different."""
@@ -366,9 +366,11 @@ class Membership:
         return len(self._roster.news) > 0 and self.table.living_count() > 1
 
     def _ping(self, number: int, receiver: Member | None = None, now: float = 0.0) -> Ping:
-        """A ping introduces its sender, whom the receiver may not have heard of yet."""
+        """A ping introduces its sender to those who may not have heard of it yet."""
         updates = self._roster.updates(PIGGYBACK_MAX, receiver, now) if receiver is not None else ()
-        return Ping(number, self._step, self.view_hash(), (self._roster.me.entry(now), *updates))
+        if receiver is None or not receiver.has_spoken:
+            updates = (self._roster.me.entry(now), *updates)
+        return Ping(number, self._step, self.view_hash(), updates)
 
     def _tell_it(self, member: Member, now: float) -> list[Effect]:
         """Lets a suspect or dead member that is heard of know how it is seen, so that it speaks up."""

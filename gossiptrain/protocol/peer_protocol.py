@@ -7,10 +7,9 @@ next. Last, links are opened for what is to be sent.
 
 from __future__ import annotations
 
+from gossiptrain.protocol import exchanges, notices
 from gossiptrain.protocol import messages as m
-from gossiptrain.protocol import notices
-from gossiptrain.protocol.catching_up import CatchingUp, StateEvent
-from gossiptrain.protocol.chance import Chance
+from gossiptrain.protocol.catching_up import StateEvent
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.control_links import ControlLinks
 from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Fail, Notify, RunSteps, Send
@@ -27,17 +26,17 @@ from gossiptrain.protocol.events import (
     Started,
     StepsCompleted,
 )
-from gossiptrain.protocol.exchange import PairExchange
+from gossiptrain.protocol.exchanges import Exchanges
 from gossiptrain.protocol.handshake import run_tag
 from gossiptrain.protocol.introductions import Introductions
 from gossiptrain.protocol.member_table import Member
 from gossiptrain.protocol.membership import Membership
-from gossiptrain.protocol.open_exchange import PULL_NUMBERS
 from gossiptrain.protocol.rewiring import Rewiring
-from gossiptrain.protocol.rounds import NeighbourhoodRounds
 from gossiptrain.protocol.view import others_ready, view_of
 
 REASON_CHARACTERS_MAX = 1024
+STRANGERS_SAY = (m.Hello, m.Refuse, m.StatusRequest)
+CARRY_NEWS = (m.Gossip, m.Ping, m.Ack, m.PingRequest)
 
 
 class PeerProtocol:
@@ -59,11 +58,8 @@ class PeerProtocol:
         self._rewiring = Rewiring(config.topology, config.name, config.seed, config.membership)
         self._links = ControlLinks(self._membership.knows_address, self._membership.introduction)
         self._run = run_tag(config)
-        self._catching_up = CatchingUp(config, self._count)
-        chance = Chance(config.seed, config.name, config.boot)
-        self._pairs = PairExchange(config, chance, self._membership.get)
-        self._rounds = NeighbourhoodRounds(config, self._membership.get)
-        self._exchanging = (self._catching_up, self._pairs, self._rounds)
+        self._exchanges = Exchanges(config, self._membership.get, self._count)
+        self._catching_up, self._rounds = self._exchanges.catching_up, self._exchanges.rounds
         self._step = 0
         self._publish = False
         self._leaving = False
@@ -96,17 +92,13 @@ class PeerProtocol:
         """The time at which `DeadlineReached` is due, if nothing else happens first; infinity for never."""
         if self._leaving or self._failed:
             return float("inf")
-        times_s = [
+        next_s = min(
             self._membership.next_deadline(),
             self._rewiring.next_deadline(),
             self._introductions.next_deadline(),
-            self._catching_up.next_deadline(len(self._membership.table) > 0),
-            self._pairs.next_deadline(),
-            self._rounds.next_deadline(),
-        ]
-        if self._is_joining():
-            times_s.append(self._introductions.joining_ends_s())
-        return min(times_s)
+            self._exchanges.next_deadline(len(self._membership.table) > 0),
+        )
+        return min(next_s, self._introductions.joining_ends_s()) if self._is_joining() else next_s
 
     @property
     def caught_up(self) -> bool:
@@ -115,11 +107,11 @@ class PeerProtocol:
 
     def is_idle(self) -> bool:
         """Whether no exchange is open and no correction waits to be applied."""
-        return all(part.is_idle() for part in self._exchanging)
+        return self._exchanges.is_idle()
 
     def is_exchanging(self) -> bool:
         """Whether an exchange is open: one that is cut off now may be committed by the other end alone."""
-        return any(part.busy_with() for part in self._exchanging)
+        return bool(self._exchanges.busy_with())
 
     def living(self) -> tuple[str, ...]:
         """Sorted names of the members that the graph is built on, this peer among them."""
@@ -129,9 +121,13 @@ class PeerProtocol:
         """How many peers are ready and on the graph, or were, itself included: who has gone again is not waited for."""
         return self.caught_up + others_ready(self._membership, self._rewiring.topology)
 
+    def members(self) -> list[Member]:
+        """Everybody else this peer knows of, the dead and gone among them, sorted by name; not to be changed."""
+        return self._membership.others()
+
     def neighbours(self) -> tuple[str, ...]:
         """Names of those this peer exchanges with at present."""
-        key = (self._rewiring.topology.epoch, self._round_number())
+        key = (self._rewiring.topology.epoch, self._exchanges.round_number())
         if self._neighbours[0] != key:
             self._neighbours = (key, self._rewiring.topology.neighbours(key[1]))
         return self._neighbours[1]
@@ -166,14 +162,15 @@ class PeerProtocol:
             case MessageReceived(envelope):
                 return self._message(envelope, now)
             case SnapshotReceived(key):
-                return self._part_for(key.exchange).snapshot_received(key, now)
+                return self._exchanges.part_for(key.exchange).snapshot_received(key, now)
             case SnapshotRejected(key, reason):
                 self._count(f"snapshot_{reason}")
-                return self._part_for(key.exchange).snapshot_rejected(key, reason, now)
+                return self._exchanges.part_for(key.exchange).snapshot_rejected(key, reason, now)
             case StepsCompleted(step, version, corrections):
                 return self._boundary(step, version, corrections, now)
             case LinkEvidence(address, lane, kind):
-                return self._evidence(address, lane, kind, now)
+                # Snapshots that cannot be sent show in their exchange; only the control lane tells of life and death.
+                return self._membership.link_evidence(address, kind, now) if lane == "control" else []
             case DeadlineReached():
                 return self._tick(now)
             case BusyAnnounced(seconds):
@@ -181,15 +178,11 @@ class PeerProtocol:
             case LeaveRequested(reason):
                 return self._leave(reason, now)
 
-    def _evidence(self, address: str, lane: str, kind: str, now: float) -> list[Effect]:
-        """Snapshots that cannot be sent show in their exchange; only the control lane tells of life and death."""
-        return self._membership.link_evidence(address, kind, now) if lane == "control" else []
-
     def _boundary(self, step: int, version: int | None, corrections: int, now: float) -> list[Effect]:
         self._step = step
         self._membership.stepped(step)
         effects = self._catching_up.boundary(version, corrections)
-        self._pairs.boundary(version if self.caught_up else None, corrections)
+        self._exchanges.pairs.boundary(version if self.caught_up else None, corrections)
         if self.config.kind != "round" or step == 0:
             return effects
         if not self.caught_up:
@@ -199,8 +192,7 @@ class PeerProtocol:
 
     def _tick(self, now: float) -> list[Effect]:
         effects = self._membership.tick(now) + self._introductions.tick(now)
-        for part in self._exchanging:
-            effects += part.tick(now)
+        effects += self._exchanges.tick(now)
         effects += self._close_loose_links(now)
         if self._is_joining():
             failure = self._introductions.give_up_joining(now)
@@ -209,7 +201,7 @@ class PeerProtocol:
         return effects
 
     def _leave(self, reason: str, now: float) -> list[Effect]:
-        effects = [effect for part in self._exchanging for effect in part.close_all(now)]
+        effects = self._exchanges.close_all(now)
         goodbye = m.Leave(reason[:REASON_CHARACTERS_MAX])
         effects += [Send(other.control_address, goodbye) for other in self._membership.told_of_leaving()]
         self._leaving = True
@@ -221,21 +213,28 @@ class PeerProtocol:
         message = envelope.message
         if envelope.boot == self.config.boot:
             return []
-        match message:
-            case m.Hello():
-                return self._hello_from(envelope, message, now)
-            case m.Refuse():
-                return self._refused(envelope, message, now)
-            case m.StatusRequest(reply_to):
-                return self._tell_status(reply_to, now)
+        if isinstance(message, STRANGERS_SAY):
+            return self._stranger_message(envelope, now)
         heard = self._membership.hear(envelope, now)
         sender = self._membership.get(envelope.sender)
         if heard is None or sender is None:
             self._count("message_from_stranger")
             return []
-        if isinstance(message, (m.Gossip, m.Ping, m.Ack, m.PingRequest)):
-            heard += self._membership.news(message, sender, now)
+        if isinstance(message, exchanges.MESSAGES):
+            return heard + self._exchanges.message(message, sender, now)
+        if isinstance(message, CARRY_NEWS) and message.updates:
+            heard += self._membership.news(message.updates, sender, now)
         return heard + self._member_message(message, sender, now)
+
+    def _stranger_message(self, envelope: m.Envelope, now: float) -> list[Effect]:
+        match envelope.message:
+            case m.Hello() as hello:
+                return self._hello_from(envelope, hello, now)
+            case m.Refuse() as refuse:
+                return self._refused(envelope, refuse, now)
+            case m.StatusRequest(reply_to):
+                return self._tell_status(reply_to, now)
+        return []
 
     def _member_message(self, message: m.Message, sender: Member, now: float) -> list[Effect]:
         match message:
@@ -253,32 +252,11 @@ class PeerProtocol:
                 return []
             case m.Leave(reason):
                 return self._membership.left(sender.name, reason, now)
-            case m.Offer() | m.Accept() | m.Reject() | m.Received() | m.Abort():
-                return self._exchange_message(message, sender, now)
             case m.StateReady() | m.PieceWanted():
                 if (effects := self._catching_up.told(message, sender, now)) is not None:
                     return effects
         self._count("message_unexpected")
         return []
-
-    def _exchange_message(
-        self, message: m.Offer | m.Accept | m.Reject | m.Received | m.Abort, sender: Member, now: float
-    ) -> list[Effect]:
-        part = self._part_for(message.exchange)
-        match message:
-            case m.Offer():
-                if message.exchange.initiator_boot != sender.boot or not part.takes(message):
-                    self._count("offer_unexpected")
-                    return [Send(sender.control_address, m.Reject(message.exchange, "busy", 0))]
-                return part.offered(message, sender, now)
-            case m.Accept():
-                return part.accepted(message, sender, now)
-            case m.Reject():
-                return part.rejected(message, sender, now)
-            case m.Received():
-                return part.received(message, sender, now)
-            case m.Abort():
-                return part.aborted(message, sender, now)
 
     def _hello_from(self, envelope: m.Envelope, hello: m.Hello, now: float) -> list[Effect]:
         name = envelope.sender
@@ -314,17 +292,16 @@ class PeerProtocol:
         """Closes exchanges with lost members and lays the graph anew when the living have changed."""
         effects: list[Effect] = []
         for name, gone in self._membership.take_lost():
-            for part in self._exchanging:
-                effects += part.peer_lost(name, gone, now)
+            effects += self._exchanges.peer_lost(name, gone, now)
         if self._version_seen != self._membership.table.version:
             self._version_seen = self._membership.table.version
             self._rewiring.view_changed(now)
         if self._rewiring.is_due(now) and self._rewiring.rewire(self._membership.living(), now):
-            self._pairs.turn = 0
+            self._exchanges.pairs.turn = 0
             effects += self._open_links()
         if self._leaving or self.config.kind == "round":
             return effects
-        effects += self._pairs.begin(self._partners(now), now)
+        effects += self._exchanges.pairs.begin(self._partners(now), now)
         publish = self._others_living()
         if publish != self._publish:
             self._publish = publish
@@ -347,14 +324,13 @@ class PeerProtocol:
                 effects.append(Connect(member.control_address, "control"))
                 effects.append(Connect(member.data_address, "data"))
         self._membership.neighbours = self._around
-        neighbours = topology.neighbours(self._round_number())
+        neighbours = topology.neighbours(self._exchanges.round_number())
         effects.append(Notify(notices.Rewired(topology.epoch, len(topology.members), neighbours)))
         return effects
 
     def _close_loose_links(self, now: float) -> list[Effect]:
         """Closes the links that neither the graph nor an open exchange needs any more."""
-        needed = {name for part in self._exchanging for name in part.busy_with()}
-        needed = needed.union(self._around, self._rewiring.former_neighbours(now))
+        needed = self._exchanges.busy_with().union(self._around, self._rewiring.former_neighbours(now))
         members = [member for name in needed if (member := self._membership.get(name))]
         loose = self._data_links - {member.data_address for member in members}
         effects: list[Effect] = [Disconnect(address, "data") for address in sorted(loose)]
@@ -384,15 +360,6 @@ class PeerProtocol:
 
     def _others_living(self) -> bool:
         return self._membership.table.living_count() > 1
-
-    def _round_number(self) -> int:
-        return self._rounds.number if self.config.kind == "round" else self._pairs.turn
-
-    def _part_for(self, exchange: m.ExchangeId) -> CatchingUp | PairExchange | NeighbourhoodRounds:
-        """Rounds and pairs number their exchanges from below, pulls from `PULL_NUMBERS`."""
-        if exchange.number >= PULL_NUMBERS:
-            return self._catching_up
-        return self._rounds if self.config.kind == "round" else self._pairs
 
     def _count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1

@@ -165,6 +165,8 @@ class Probing:
 
     def next_deadline(self) -> float:
         """When `to_ask`, `failed` or `relays_over` next returns something, in seconds."""
+        if not self._probes and not self._relays:
+            return NEVER_S
         next_s = NEVER_S
         for probe in self._probes.values():
             next_s = min(next_s, probe.asks_at_s, probe.ends_s)

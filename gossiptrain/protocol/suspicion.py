@@ -80,7 +80,7 @@ class Suspicions:
 
     def next_deadline(self) -> float:
         """When the next verdict is due, in seconds; infinity when nobody is accused."""
-        return min((found.due_s for found in self._open.values()), default=math.inf)
+        return min(found.due_s for found in self._open.values()) if self._open else math.inf
 
     def _observers(self) -> int:
         """So many are asked for, but suspects observe nothing: in a run of two, or when all others die, one is enough."""

@@ -225,4 +225,4 @@ def test_links_of_the_data_lane_follow_the_graph() -> None:
 
 
 def busy(peer) -> set[str]:
-    return {name for part in peer.protocol._exchanging for name in part.busy_with()}
+    return {name for part in peer.protocol._exchanges._parts for name in part.busy_with()}
