@@ -5,6 +5,7 @@ Nothing here imports torch: the launcher stays beside its peers for as long as t
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -15,182 +16,13 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
+from gossiptrain.commands import DEFAULT_MIXER, DEFAULT_TOPOLOGY, HELP, LAUNCH, PEER, STATUS
 from gossiptrain.errors import ConfigurationError, GossipTrainError
-from gossiptrain.launchers import devices
-from gossiptrain.launchers.env import LOOPBACK_ANY_PORT, PeerSettings
+from gossiptrain.launchers import devices, run_folder
+from gossiptrain.launchers.env import PeerSettings
 from gossiptrain.launchers.local import LaunchConfig, LocalRun, check_listen
-from gossiptrain.options import Command, Option, addresses, folder, one_of, whole
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
-DEFAULT_TOPOLOGY, DEFAULT_MIXER = "overlay", "ad_psgd"
-HELP = """\
-usage: gossiptrain COMMAND ...
-
-Train one PyTorch model with many peers and no server.
-
-Commands
-  launch    start peers on this machine, or add some to a run
-  peer      be one peer, in this terminal: for other launchers, and for debuggers
-  status    ask a running peer how it sees the run
-
-Examples
-  gossiptrain launch --peers 4 train.py --lr 3e-4
-  gossiptrain launch --join tcp://127.0.0.1:7400 train.py --lr 3e-4
-  gossiptrain status runs/20260101-120000-train
-
-`gossiptrain COMMAND --help` shows a command's options, `gossiptrain --version` the version.
-"""
-
-_SHARED = (
-    Option(
-        "--topology",
-        "Who exchanges with whom: overlay (a random graph that re-wires with few changes), ring, complete, torus, "
-        "exponential, ...; an unknown name lists all.",
-        DEFAULT_TOPOLOGY,
-        "NAME",
-        group="Mixing: equal on all peers of a run",
-    ),
-    Option(
-        "--mixer",
-        "ad_psgd (pairwise averaging, nobody ever waits) or d_psgd (synchronous rounds).",
-        DEFAULT_MIXER,
-        "NAME",
-        group="Mixing: equal on all peers of a run",
-    ),
-    Option(
-        "--sync-every",
-        "Local optimizer steps between two exchanges.",
-        8,
-        "STEPS",
-        whole,
-        "a whole number",
-        group="Mixing: equal on all peers of a run",
-    ),
-    Option(
-        "--listen",
-        "Where to listen; port 0 takes a free one. Of several peers the first gets this port, the others free ones "
-        "of the same host.",
-        LOOPBACK_ANY_PORT,
-        "ADDRESS",
-        group="Network",
-    ),
-    Option(
-        "--insecure",
-        "Allow an address that other machines can reach, without encryption. For trusted networks only.",
-        False,
-        group="Network",
-    ),
-)
-
-LAUNCH = Command(
-    "gossiptrain launch",
-    "SCRIPT",
-    "[SCRIPT'S ARGUMENTS ...]",
-    about=(
-        "Starts peers on this machine; together they train one model. Each runs SCRIPT, an ordinary training script "
-        "with `peer = gossiptrain.attach(model, optimizer)` and `with peer:` around its loop, in a process of its "
-        "own. What follows SCRIPT is handed to it untouched.",
-        "A peer that dies does not stop the others. Ctrl-C ends all of them within 5 s. The exit code is 0 when every "
-        "peer finished, 1 when one failed, 2 for a command that cannot work, 130 after Ctrl-C.",
-    ),
-    examples=(
-        "gossiptrain launch --peers 4 train.py --lr 3e-4",
-        "gossiptrain launch --peers 8 --topology torus --sync-every 16 train.py",
-        "gossiptrain launch --join tcp://127.0.0.1:7400 train.py --lr 3e-4",
-    ),
-    options=(
-        Option(
-            "--peers",
-            "How many to start [one per GPU; 2 without GPUs; 1 with --join]",
-            None,
-            "N",
-            whole,
-            "a whole number",
-        ),
-        Option(
-            "--join",
-            "Add peers to the run of the peer at this address, or at one of several with commas, instead of "
-            "beginning a run.",
-            (),
-            "ADDRESS",
-            addresses,
-            "tcp://host:port",
-        ),
-        Option("--name", "The name of a single peer [peer-0; a random one with --join]", None, "NAME"),
-        Option(
-            "--threads",
-            "CPU threads per peer [the cores divided by the peers]",
-            None,
-            "K",
-            whole,
-            "a whole number",
-        ),
-        Option(
-            "--run-dir",
-            "Where logs, events and models go [runs/DATE-TIME-SCRIPT]",
-            None,
-            "FOLDER",
-            folder,
-            "a folder",
-        ),
-        Option(
-            "--progress",
-            "table (live), log (a line per peer every few seconds; also where there is no terminal) or none (only "
-            "what the peers print).",
-            "table",
-            "KIND",
-            one_of("table", "log", "none"),
-            "table, log or none",
-        ),
-        Option(
-            "--allow-failures",
-            "How many peers may fail for the exit code still to be 0 [0]",
-            0,
-            "N",
-            whole,
-            "a whole number",
-        ),
-        *_SHARED,
-    ),
-)
-
-PEER = Command(
-    "gossiptrain peer",
-    "SCRIPT",
-    "[SCRIPT'S ARGUMENTS ...]",
-    about=(
-        "Runs SCRIPT as one peer, in the foreground and in this very process: nothing is captured, a debugger works. "
-        "Peers started one by one, by hand, by srun or by ssh, form a run when each knows the address of another.",
-    ),
-    examples=(
-        "gossiptrain peer --name a --listen tcp://127.0.0.1:7400 train.py",
-        "gossiptrain peer --name b --seeds tcp://127.0.0.1:7400 train.py",
-    ),
-    options=(
-        Option("--name", "Unique among the peers of the run.", "peer-0", "NAME"),
-        Option(
-            "--seeds",
-            "Peers that run already, with commas between them, or @FOLDER for the *.address files in a folder. "
-            "Without any, this peer begins the run.",
-            (),
-            "ADDRESSES",
-            addresses,
-            "tcp://host:port or @FOLDER",
-        ),
-        Option("--run-id", "Peers of another run are refused.", "local", "ID"),
-        Option("--run-dir", "Where events and the final model go [nowhere]", None, "FOLDER", folder, "a folder"),
-        *_SHARED,
-    ),
-)
-
-STATUS = Command(
-    "gossiptrain status",
-    "ADDRESS|RUN_DIR",
-    "",
-    about=("Asks a running peer how it sees the run: its members with their states and steps, and its counters.",),
-    examples=("gossiptrain status tcp://127.0.0.1:7400", "gossiptrain status runs/20260101-120000-train"),
-    options=(Option("--timeout-s", "How long to wait for an answer.", 3.0, "SECONDS", float, "a number of seconds"),),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -254,9 +86,10 @@ def _launch(options: SimpleNamespace) -> int:
 
 
 def _launch_config(options: SimpleNamespace) -> LaunchConfig:
+    resume, before = _resumed(options)
     peers = options.peers
     if peers is None:
-        peers = 1 if options.join or options.name else len(devices.gpus(os.environ)) or 2
+        peers = 1 if options.join or options.name else len(before) or len(devices.gpus(os.environ)) or 2
     if options.name is not None and peers != 1:
         raise ConfigurationError(f"name={options.name!r}: names one peer, but peers={peers}; leave one of them out")
     config = LaunchConfig(
@@ -271,15 +104,36 @@ def _launch_config(options: SimpleNamespace) -> LaunchConfig:
         listen=options.listen,
         insecure=options.insecure,
         threads=options.threads,
-        names=(options.name,) if options.name is not None else None,
+        names=(options.name,) if options.name is not None else _names(before, peers) if before else None,
+        checkpoint_every=options.checkpoint_every,
+        keep_checkpoints=options.keep_checkpoints,
+        resume=resume,
     )
     _check_names(options.topology, options.mixer)
     _check_program(config.script)
+    if resume is not None:
+        from gossiptrain.launchers.seeds import clear_the_way
+
+        clear_the_way(run_folder.reopen(resume))
     if not config.join:
         return config
     from gossiptrain.launchers.seeds import find_run
 
     return replace(config, run_id=find_run(config.join))
+
+
+def _resumed(options: SimpleNamespace) -> tuple[Path | None, list[str]]:
+    """Returns the folder of the run to go on with, and the names of its peers that left checkpoints."""
+    if options.resume is None:
+        return None, []
+    path = run_folder.newest() if str(options.resume) == "latest" else options.resume
+    return path, sorted(run_folder.reopen(path).checkpoints(), key=lambda name: (len(name), name))
+
+
+def _names(before: list[str], peers: int) -> tuple[str, ...]:
+    """Gives peers the names of those that left checkpoints, and new ones to the rest."""
+    free = (name for number in range(peers + len(before)) if (name := f"peer-{number}") not in before)
+    return tuple(itertools.islice(itertools.chain(before, free), peers))
 
 
 def _peer(options: SimpleNamespace) -> int:
@@ -297,6 +151,9 @@ def _peer(options: SimpleNamespace) -> int:
         mixer=options.mixer,
         sync_every=options.sync_every,
         insecure=options.insecure,
+        checkpoint_every=options.checkpoint_every,
+        keep_checkpoints=options.keep_checkpoints,
+        resume="1" if options.resume else "",
     )
     _check_program(script)
     os.environ.update(settings.environment())

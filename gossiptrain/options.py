@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gossiptrain.errors import ConfigurationError
+from gossiptrain.runtime.intervals import parse
 
 HELP_COLUMNS_MAX = 100
 HEADING, FLAG = "bold", "#7aa2f7"
@@ -161,6 +162,15 @@ def addresses(text: str) -> tuple[str, ...]:
     if not found:
         raise ValueError(text)
     return found
+
+
+def every(text: str) -> str:
+    """Accepts a number of steps or a time."""
+    try:
+        parse("every", text)
+    except ConfigurationError as error:
+        raise ValueError(text) from error
+    return text
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

@@ -95,15 +95,22 @@ class Watcher:
 
     Args:
         logs: Where each peer's events are, by name.
+        since: What was noted before, in seconds since the epoch, belongs to an earlier part of the run.
     """
 
-    def __init__(self, logs: dict[str, Path]) -> None:
+    def __init__(self, logs: dict[str, Path], since: float = 0.0) -> None:
+        self._since = since
         self.views = {name: PeerView(name) for name in logs}
         self._tails = {name: EventTail(path) for name, path in logs.items()}
 
     def look(self) -> list[tuple[str, dict[str, Any]]]:
         """Reads what is new; returns the events with their peers' names, in order for each peer."""
-        found = [(name, event) for name, tail in self._tails.items() for event in tail.new()]
+        found = [
+            (name, event)
+            for name, tail in self._tails.items()
+            for event in tail.new()
+            if event.get("t", self._since) >= self._since
+        ]
         for name, event in found:
             self.views[name].update(event)
         return found
@@ -122,7 +129,9 @@ class Storyteller:
 
     def tell(self, name: str, event: dict[str, Any]) -> str | None:
         """Returns a sentence, or None for what is no news."""
-        kind, subject = str(event["kind"]), str(event.get("peer", event.get("address", "")))
+        kind = str(event["kind"])
+        of_itself = name if kind in ("Resumed", "CheckpointFailed") else ""
+        subject = str(event.get("peer", event.get("address", of_itself)))
         sentence = self._sentence(name, kind, subject, event)
         if sentence is None or (kind, subject) in self._told:
             return None
@@ -149,6 +158,10 @@ class Storyteller:
             return f"{name} has waited {event.get('waited_s', 0):.0f} s for an answer from {subject}"
         if kind == "PeerRefused":
             return f"{name} refused {subject}: {event.get('text') or event.get('reason')}"
+        if kind == "Resumed":
+            return f"{name} goes on from a checkpoint, at step {event.get('step')}"
+        if kind == "CheckpointFailed":
+            return f"{name} could not write a checkpoint{why}; training goes on"
         if kind == "SnapshotRefused":
             return f"{name} did not use a snapshot from {subject}{why}; training goes on"
         return None

@@ -47,7 +47,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         folder = self.run.folder
-        self.watcher = Watcher({name: folder.events(name) for name in self.run.names})
+        self.watcher = Watcher({name: folder.events(name) for name in self.run.names}, since=self.run.began)
         self._story = Storyteller(self.run.names)
         self._tracebacks = TracebackFilter()
         self._join_told = bool(self.run.config.join)

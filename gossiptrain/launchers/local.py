@@ -64,6 +64,8 @@ class LaunchConfig:
         insecure: Allow `listen` to be an address that other machines can reach.
         threads: CPU threads per peer; None divides the cores.
         names: The peers' names; None takes peer-0, peer-1, ..., and random ones for peers that join.
+        checkpoint_every, keep_checkpoints: As in `PeerSettings`.
+        resume: The folder of a run to go on with, from its checkpoints; its own `run_dir`, under its id.
     """
 
     script: Path
@@ -79,6 +81,9 @@ class LaunchConfig:
     insecure: bool = False
     threads: int | None = None
     names: tuple[str, ...] | None = None
+    checkpoint_every: str = ""
+    keep_checkpoints: int = 3
+    resume: Path | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.peers <= PEERS_MAX:
@@ -89,6 +94,11 @@ class LaunchConfig:
             raise ConfigurationError(f"sync_every={self.sync_every}: must be at least 1 local step")
         if self.threads is not None and self.threads < 1:
             raise ConfigurationError(f"threads={self.threads}: must be at least 1 per peer")
+        if self.resume is not None and (self.join or self.run_dir is not None):
+            other = "join" if self.join else "run_dir"
+            raise ConfigurationError(
+                f"resume={str(self.resume)!r}: goes on with that run, in its folder; leave {other} out"
+            )
         self._check_addresses()
         self._check_names()
 
@@ -164,8 +174,7 @@ class LocalRun:
 
     def __init__(self, config: LaunchConfig, environ: Mapping[str, str] | None = None) -> None:
         self.config = config
-        self.run_id = config.run_id or secrets.token_hex(4)
-        self.folder = run_folder.create(config.run_dir, config.script, shared=bool(config.join))
+        self.folder, self.run_id = _folder_and_id(config)
         self.settings = [self._peer_settings(position) for position in range(config.peers)]
         self.exited: dict[str, Exited] = {}
         self.began = time.time()
@@ -209,9 +218,10 @@ class LocalRun:
 
     def start(self) -> None:
         """Writes the run's config and starts every peer."""
-        config = replace(self.config, run_dir=self.folder.path)
-        if not (self.folder.path / "config.json").exists():
-            self.folder.write_json("config.json", _describe(config, self.run_id, self.names))
+        config = replace(self.config, run_dir=self.folder.path, resume=None)
+        record = "config.json" if self.config.resume is None else f"config-{time.strftime('%Y%m%d-%H%M%S')}.json"
+        if not (self.folder.path / record).exists():
+            self.folder.write_json(record, _describe(config, self.run_id, self.names))
         self.began = time.time()
         command = [sys.executable, "-u", str(config.script), *config.arguments]
         for position, settings in enumerate(self.settings):
@@ -321,7 +331,18 @@ class LocalRun:
             mixer=config.mixer,
             sync_every=config.sync_every,
             insecure=config.insecure,
+            checkpoint_every=config.checkpoint_every,
+            keep_checkpoints=config.keep_checkpoints,
+            resume="1" if config.resume is not None else "",
         )
+
+
+def _folder_and_id(config: LaunchConfig) -> tuple[run_folder.RunFolder, str]:
+    if config.resume is None:
+        folder = run_folder.create(config.run_dir, config.script, shared=bool(config.join))
+        return folder, config.run_id or secrets.token_hex(4)
+    folder = run_folder.reopen(config.resume)
+    return folder, config.run_id or str(folder.recorded().get("run_id") or secrets.token_hex(4))
 
 
 def _describe(config: LaunchConfig, run_id: str, names: list[str]) -> dict[str, object]:
@@ -336,5 +357,7 @@ def _describe(config: LaunchConfig, run_id: str, names: list[str]) -> dict[str, 
         "join": list(config.join),
         "listen": config.listen,
         "threads": config.threads,
+        "checkpoint_every": config.checkpoint_every,
+        "keep_checkpoints": config.keep_checkpoints,
         **run_folder.provenance(sys.argv),
     }

@@ -6,6 +6,7 @@ RUN/logs/NAME.log         everything a peer printed
 RUN/peers/NAME.address    where a peer listens
 RUN/events/NAME.jsonl     what a peer noticed, one JSON object a line
 RUN/events/NAME.steps     when it stepped, float64 seconds
+RUN/checkpoints/NAME/     a peer's checkpoints
 RUN/models/NAME.safetensors, RUN/models/average.safetensors
 """
 
@@ -79,6 +80,22 @@ class RunFolder:
         files = [*self.path.glob("events/*.jsonl"), *self.path.glob("peers/*.address")]
         return sorted({path.stem for path in files})
 
+    def checkpoints(self) -> list[str]:
+        """Lists the peers that have left checkpoints."""
+        return sorted({path.parent.name for path in self.path.glob("checkpoints/*/*.json")})
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns what config.json says of the run.
+
+        Raises:
+            ConfigurationError: there is none, or it cannot be read.
+        """
+        path = self.path / "config.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{path}: is not the config of a run ({error}); name a run's folder") from error
+
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes a file whole or not at all."""
         temporary = self.path / f".{name}.{os.getpid()}"
@@ -107,6 +124,34 @@ def create(path: Path | str | None, script: Path, shared: bool = False) -> RunFo
             f"run_dir={str(folder.path)!r}: {error.strerror}; name a folder to write to"
         ) from error
     return folder
+
+
+def reopen(path: Path | str) -> RunFolder:
+    """Opens the folder of a run that is to go on from its checkpoints.
+
+    Raises:
+        ConfigurationError: It is none, or holds no checkpoint.
+    """
+    folder = RunFolder(path)
+    folder.recorded()
+    if not folder.checkpoints():
+        raise ConfigurationError(
+            f"resume={str(path)!r}: this run left no checkpoints; they are written with --checkpoint-every"
+        )
+    folder.peers.mkdir(exist_ok=True)
+    return folder
+
+
+def newest() -> Path:
+    """Returns the newest run's folder below runs/.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    found = [path.parent for path in Path("runs").glob("*/config.json")]
+    if not found:
+        raise ConfigurationError("resume='latest': there is no run below runs/; name a run's folder")
+    return max(found, key=lambda path: (path / "config.json").stat().st_mtime)
 
 
 def provenance(command: Iterable[str]) -> dict[str, Any]:

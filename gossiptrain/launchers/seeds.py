@@ -11,6 +11,7 @@ from gossiptrain.errors import ConfigurationError, GossipTrainError, SeedUnreach
 from gossiptrain.launchers.env import check_address, seed_addresses
 
 if TYPE_CHECKING:
+    from gossiptrain.launchers.run_folder import RunFolder
     from gossiptrain.protocol.notices import Status
 
 JOIN_TIMEOUT_S = 10.0
@@ -49,6 +50,31 @@ def ask_any(addresses: Sequence[str], timeout_s: float) -> Status:
     raise SeedUnreachableError(
         f"no peer answered within {waited_s:.0f} s at {', '.join(addresses)}; is a run going on there?"
     )
+
+
+def clear_the_way(folder: RunFolder, timeout_s: float = 1.0) -> None:
+    """Removes the addresses that the killed peers of a run have left, so that nobody waits for them.
+
+    Args:
+        folder: Of a run that is to go on from its checkpoints.
+        timeout_s: How long a peer that does run may take to answer.
+
+    Raises:
+        ConfigurationError: A peer of the run answers; the message says how to add peers to it.
+    """
+    files = sorted(folder.peers.glob("*.address"))
+    addresses = seed_addresses([f"@{folder.peers}"])
+    if addresses:
+        from gossiptrain.runtime.status import ask_all
+
+        if found := ask_all(addresses, timeout_s):
+            member = found[0]
+            raise ConfigurationError(
+                f"resume={str(folder.path)!r}: this run is going on ({member.name} is at step {member.step}); stop it "
+                "first, or add peers with --join"
+            )
+    for path in files:
+        path.unlink(missing_ok=True)
 
 
 def known_addresses(where: str) -> list[str]:

@@ -12,8 +12,8 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from gossiptrain.protocol.fetching import CHUNK_BYTES
 from gossiptrain.runtime import manifest as m
 from gossiptrain.runtime.keeper import FrozenState
 from gossiptrain.runtime.manifest import Manifest
+from gossiptrain.runtime.staging import as_memoryview
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"(\d{6,})-step-(\d+)\.json\Z")
@@ -138,11 +139,11 @@ def newest_step(run_dir: Path) -> int:
     return max((saved.step for path in folders for saved in saved_in(path)), default=0)
 
 
-def _read_state(file: BinaryIO, manifest: Manifest, data: Tensor) -> None:
+def _read_state(file: BufferedReader, manifest: Manifest, data: Tensor) -> None:
     header = m.safetensors_header(manifest)
     if file.read(len(header)) != header:
         raise ConfigurationError("the header is not the one that the manifest describes")
-    view = memoryview(data.numpy())
+    view = as_memoryview(data)
     for index, at in enumerate(range(0, len(view), CHUNK_BYTES)):
         chunk = view[at : at + CHUNK_BYTES]
         if file.readinto(chunk) != len(chunk) or m.digest_of(chunk) != manifest.digest(index):

@@ -122,10 +122,11 @@ class ParameterVector:
 
     def views(self, data: Tensor) -> dict[str, Tensor]:
         """Return the parameters and buffers in a snapshot's bytes, [nbytes] uint8, by name; no copy."""
-        return {
-            slot.spec.name: group.view(data).as_strided(slot.spec.shape, slot.spec.strides, slot.offset)
-            for group, slot in slots_of(self._groups())
-        }
+        found = {}
+        for group, slot in slots_of(self._groups()):
+            part, spec = group.view(data), slot.spec
+            found[spec.name] = part.as_strided(spec.shape, spec.strides, part.storage_offset() + slot.offset)
+        return found
 
     def check_in_place(self) -> None:
         """Check cheaply that the model still uses this memory: first, last and one more parameter, in turn.

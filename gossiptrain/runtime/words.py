@@ -31,7 +31,7 @@ def worth_a_warning(notice: Notice) -> str:
         case PeerRefused(peer, _, text):
             return f"{peer} and this peer refuse each other: {text}"
         case SnapshotRefused(peer, reason):
-            return f"a snapshot or state of {peer} was not used: {reason}; it is left alone for a while"
+            return f"a snapshot of {peer} was not used: {reason}; it is left alone for a while"
         case TopologyFailed(reason):
             return f"the default overlay stands in for the topology: {reason}"
     return ""

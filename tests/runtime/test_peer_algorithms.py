@@ -108,17 +108,19 @@ def test_adpsgd_conserves_the_sum_of_parameters_and_of_batch_norm_statistics(cre
 
 
 @pytest.mark.slow
-def test_integer_buffers_stay_local(crew: Any, until: Callable) -> None:
+def test_integer_buffers_come_with_the_state_and_are_not_mixed(crew: Any, until: Callable) -> None:
     models = [torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)) for _ in range(2)]
     peers: dict[int, gt.Peer] = {}
 
     def job(number: int) -> None:
-        models[number][1].num_batches_tracked.fill_(1000 * number)
+        models[number][1].num_batches_tracked.fill_(1000 + number)
         with crew.peer(number, models[number], sync_every=1, wait_for_peers=2) as peers[number]:
+            assert int(models[number][1].num_batches_tracked) == 1000, "the newcomer has the founder's"
+            models[number][1].num_batches_tracked.add_(number)
             until(lambda: peers[number].step() or all(p.exchange_count >= 3 for p in peers.values()), "exchanges")
 
     crew.train(lambda: job(0), lambda: job(1))
-    assert [int(model[1].num_batches_tracked) for model in models] == [0, 1000]
+    assert [int(model[1].num_batches_tracked) for model in models] == [1000, 1001]
 
 
 @pytest.mark.slow
