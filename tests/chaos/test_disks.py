@@ -106,8 +106,7 @@ def test_a_process_killed_while_it_writes_leaves_whole_checkpoints_and_its_next_
             assert max(steps) > reached
             reached = max(steps)
         swarm.start("peer-0", attach={"resume": True})
-        resumed = swarm.until(lambda: swarm.events("peer-0", "Resumed")[2:], "the last life goes on")[0]
-        assert resumed["step"] == reached
+        swarm.wait_for("peer-0", "Resumed", step=reached)
         swarm.until(lambda: max(whole(folder)) > reached, "the last life writes")
         check_ended_well(swarm, ["peer-0"], lowest=1.5, highest=1.5)
         assert len(list(folder.iterdir())) == 2 * ATTACH["keep_checkpoints"], "nothing half-written is left"

@@ -92,6 +92,8 @@ def test_both_halves_of_a_split_network_train_and_agree_soon_after_it_is_mended(
         assert agreed_at_s(swarm, names) - healed_s < HEALED_S
         check_no_pause(swarm, names, split_s, time.time())
         check_ended_well(swarm, names, lowest=1.5, highest=1.5)
+        for side, beyond in (sides, sides[::-1]):
+            assert falsely_dead(swarm, side, truly=beyond) == [], "the news of the other side bury nobody on this one"
 
 
 def test_a_split_shorter_than_the_tolerance_costs_nobody_its_place(network: Network, tmp_path: Path) -> None:
