@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import networkx as nx
 
@@ -78,6 +78,13 @@ class _HalfCommit:
     partner: str
     weight: float
     at_s: float
+
+
+class Guest(NamedTuple):
+    """A process that must not be let in, and why: it `differs` in its "name" (which is taken), "run", "model", ..."""
+
+    peer: SimulatedPeer
+    differs: str
 
 
 class Checkers:
@@ -206,6 +213,19 @@ class Checkers:
         if now - max(calm_since_s, begun_s) > self.limits.heal_s:
             self._check_graph(living)
 
+    def look_at_guests(self, guests: Sequence[Guest], peers: Sequence[SimulatedPeer], quiet_s: Sequence[float]) -> None:
+        """Nobody takes in who must not be, and each of these learns why and gives up."""
+        now = self._now()
+        for guest in guests:
+            peer, differs = guest
+            holder = next((p for p in peers if p.name == peer.name and p.alive and p.began_s <= peer.began_s), None)
+            if differs == "name" and (holder is None or now - quiet_s[holder.host] < self.limits.join_s):
+                continue  # a name whose holder is gone, or out of reach, may be taken
+            if differs != "name" and any(peer.name in other.living() for other in peers if other.alive):
+                self.fail("I1", peer, f"is of another {differs} and was let in")
+            if peer.alive and now - max(peer.began_s, quiet_s[peer.host]) > self.limits.join_s:
+                self.fail("I6" if differs == "name" else "I10", peer, f"was not told that its {differs} is refused")
+
     def _check_steps(self, peer: SimulatedPeer, now: float) -> None:
         waits_since_s = peer.training.waits_since_s
         if waits_since_s is None or now < peer.stalled_until_s + 1:
@@ -220,7 +240,7 @@ class Checkers:
 
     def _check_counted(self, peer: SimulatedPeer) -> None:
         counters = peer.protocol.counters
-        counted = counters.get("snapshot_non-finite", 0) + counters.get("snapshot_size", 0)
+        counted = sum(counters.get(f"snapshot_{reason}", 0) for reason in ("non-finite", "size", "checksum"))
         if counted < self._rejected[peer.boot]:
             self.fail("I10", peer, f"refused {self._rejected[peer.boot]} snapshots but counted {counted}")
 

@@ -5,8 +5,31 @@ from __future__ import annotations
 from hashlib import blake2b
 from struct import Struct
 
+from gossiptrain.protocol.events import (
+    DeadlineReached,
+    LeaveRequested,
+    LinkEvidence,
+    MessageReceived,
+    SeedsFound,
+    SnapshotReceived,
+    SnapshotRejected,
+    Started,
+    StepsCompleted,
+)
+
 STARTED, MESSAGE, EVIDENCE, SNAPSHOT, REJECTED, BOUNDARY, DEADLINE, SEEDS, LEAVE, SENT, NOTICE, ENDED, FAULT = range(13)
 
+EVENT_KINDS = {
+    Started: STARTED,
+    MessageReceived: MESSAGE,
+    LinkEvidence: EVIDENCE,
+    SnapshotReceived: SNAPSHOT,
+    SnapshotRejected: REJECTED,
+    StepsCompleted: BOUNDARY,
+    DeadlineReached: DEADLINE,
+    SeedsFound: SEEDS,
+    LeaveRequested: LEAVE,
+}
 _head = Struct("<dIB").pack
 FLUSH_PARTS = 1 << 12
 
