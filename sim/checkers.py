@@ -19,17 +19,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import networkx as nx
 
+from gossiptrain.errors import ConfigurationError
+from gossiptrain.protocol.config import MembershipConfig
 from gossiptrain.protocol.effects import Adopt, Mix
 from gossiptrain.protocol.events import Event
 from gossiptrain.protocol.messages import ExchangeId
 from gossiptrain.protocol.notices import Notice, PeerDied, PeerLeft, SnapshotRefused
 from gossiptrain.protocol.open_exchange import PULL_NUMBERS
+from sim.network_options import NetworkOptions
 
 if TYPE_CHECKING:
     from sim.peer import SimulatedPeer
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 WEIGHT_TOLERANCE = 1e-9
 NEVER_S = -1e30
+PROBES_TO_NOTICE = 6
+# Into an outage of 15 seconds TCP sends again after 0.2, 0.6, 1.4, 3, 6.2, 12.6 and 25.4 seconds.
+OUTAGE_PAUSES_S = 12.0
 # A slot, two exchanges set aside and two donations pin one version each, beside the newest.
 SNAPSHOTS_MAX = 6
 
@@ -58,18 +64,35 @@ class Limits:
     """How long things may take, in seconds of virtual time.
 
     Attributes:
-        detect_s: until a peer that ended is out of every view.
-        heal_s: after the last fault, until every view holds exactly the living and their graph is connected.
+        detect_s: until a peer that ended is out of every view; None derives it from the membership's time-outs: a silent
+            host with a single accuser has T_max, and some probe periods pass before somebody asks it.
+        heal_s: after the last fault, until every view holds exactly the living and their graph is connected; None derives
+            it: TCP's pauses after an outage, which double, libzmq's after a refusal, the attempts at those taken for dead,
+            and the rest before lists are sent.
         join_s: until a peer that is not hurt has joined and trains.
         half_commit_s: until the other end of a committed exchange has committed too.
         every_s: how often the checks by the clock run.
     """
 
-    detect_s: float = 60.0
-    heal_s: float = 45.0
+    detect_s: float | None = None
+    heal_s: float | None = None
     join_s: float = 60.0
     half_commit_s: float = 60.0
     every_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"limits: {item.name}={value!r}: must be positive")
+
+    def derived(self, membership: MembershipConfig, network: NetworkOptions, peers: int) -> Limits:
+        """Returns these limits with those that are None filled in."""
+        period_s = membership.probe_period_s
+        detect_s = membership.suspicion_max_s(peers) + (PROBES_TO_NOTICE + membership.local_health_max) * period_s
+        pauses_s = OUTAGE_PAUSES_S + network.reconnect_s_max
+        heal_s = pauses_s + 2 * membership.sync_settle_s + 5 * period_s
+        return replace(self, detect_s=self.detect_s or detect_s, heal_s=self.heal_s or heal_s)
 
 
 @dataclass(slots=True)
@@ -97,6 +120,9 @@ class Checkers:
             is_static: the graph does not change from round to round, so that it can be checked at one moment.
         """
         self.limits = limits
+        assert limits.detect_s is not None, "limits are derived"
+        assert limits.heal_s is not None, "limits are derived"
+        self._detect_s, self._heal_s = limits.detect_s, limits.heal_s
         self.saw: Counter[str] = Counter()
         self._now, self._replay, self._is_static = now, replay, is_static
         self._names: dict[int, str] = {}
@@ -210,7 +236,7 @@ class Checkers:
         self._check_views(peers, living, quiet_s, now)
         calm_since_s = max(quiet_s, default=0.0)
         begun_s = max((max(p.began_s, p.ended_s if p.ended_s < float("inf") else 0.0) for p in peers), default=0.0)
-        if now - max(calm_since_s, begun_s) > self.limits.heal_s:
+        if now - max(calm_since_s, begun_s) > self._heal_s:
             self._check_graph(living)
 
     def look_at_guests(self, guests: Sequence[Guest], peers: Sequence[SimulatedPeer], quiet_s: Sequence[float]) -> None:
@@ -247,7 +273,7 @@ class Checkers:
     def _check_views(
         self, peers: Sequence[SimulatedPeer], living: Sequence[SimulatedPeer], quiet_s: Sequence[float], now: float
     ) -> None:
-        detect_s, heal_s = self.limits.detect_s, self.limits.heal_s
+        detect_s, heal_s = self._detect_s, self._heal_s
         lost = {p.name: p for p in peers if not p.alive and now - p.ended_s > detect_s}
         settled = {p.name: p for p in living if now - max(quiet_s[p.host], p.began_s) > heal_s}
         for peer in living:

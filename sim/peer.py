@@ -113,7 +113,7 @@ class SimulatedPeer:
         self.received: dict[TransferKey, Payload] = {}
         self.training = TrainingThread(self)
         self._mailbox: list[Event] = []
-        self._armed_s = float("inf")
+        self._armed_s = self._due_s = float("inf")
         self._spins = (0.0, 0)
         self._last_message: Message | None = None
         self._last_sent: tuple[Envelope, bytes]
@@ -256,7 +256,7 @@ class SimulatedPeer:
         protocol = self.protocol
         try:
             effects = protocol.handle(event, now)
-            deadline_s = protocol.next_deadline()
+            self._due_s = deadline_s = protocol.next_deadline()
         except Exception as error:
             self.world.checkers.protocol_raised(self, event, error)
         if effects:
@@ -282,7 +282,7 @@ class SimulatedPeer:
         if now < self.stalled_until_s:
             self._arm(self.stalled_until_s, now)
             return
-        due_s = self.protocol.next_deadline()
+        due_s = self._due_s
         if due_s <= now:
             self._note_spin(now)
             self.handle(DeadlineReached())

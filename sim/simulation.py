@@ -131,7 +131,8 @@ class Simulation:
         self.trace = Trace()
         self.network = Network(self.clock, self.options.network, hosts, seed)
         is_static = self.options.topology not in topologies.known_schedules()
-        self.checkers = Checkers(self.options.limits, lambda: self.clock.now, self.replay_text, is_static)
+        limits = self.options.limits.derived(self.options.membership, self.options.network, hosts)
+        self.checkers = Checkers(limits, lambda: self.clock.now, self.replay_text, is_static)
         self.checkers.dead_since = self._ended_since
         self.processes: list[SimulatedPeer | None] = [None] * hosts
         self.former: list[SimulatedPeer] = []
@@ -320,6 +321,3 @@ def _check(options: Options) -> None:
         )
     if options.mixer not in KINDS:
         raise ConfigurationError(f"mixer={options.mixer!r}: must be one of {', '.join(KINDS)}")
-    for item in ("detect_s", "heal_s", "join_s", "half_commit_s", "every_s"):
-        if not getattr(options.limits, item) > 0:
-            raise ConfigurationError(f"limits: {item}={getattr(options.limits, item)!r}: must be positive")

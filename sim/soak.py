@@ -45,6 +45,7 @@ class Schedule:
         chance = generator(self.seed, "soak", self.peers_max, self.minutes)
         # Logarithmically between 2 and the most, with a preference for few: small runs find most of what there is to find.
         peers = round(2.0 * (self.peers_max / 2.0) ** float(chance.random() ** 1.5))
+        is_far = bool(chance.random() < 0.3)
         values: dict[str, Any] = {
             "peers": peers,
             "seed": self.seed,
@@ -53,12 +54,13 @@ class Schedule:
             "founders": 1 if chance.random() < 0.8 else peers,
             "checks_wire": bool(chance.random() < 0.1),
             "workload": {
-                "snapshot_bytes": int(10 ** chance.uniform(4, 7)),
+                # Within what the slowest network below carries in a few seconds: 2.4 Mbit/s under its loss.
+                "snapshot_bytes": int(10 ** chance.uniform(4, 5.7 if is_far else 7)),
                 "steps": {"kind": "lognormal", "median_s": round(float(chance.uniform(0.1, 0.6)), 3)},
             },
             "random_faults": {"seed": self.seed, "per_minute": round(float(chance.uniform(1, 10)), 2)},
         }
-        if chance.random() < 0.3:
+        if is_far:
             values["network"] = {"latency_s": 0.03, "uplink_mbps": 100.0, "loss": 0.01}
         return from_dict(values)
 
