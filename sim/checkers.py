@@ -234,9 +234,9 @@ class Checkers:
             self._check_joined(peer, now - max(peer.began_s, quiet_s[peer.host]))
             self._check_counted(peer)
         self._check_views(peers, living, quiet_s, now)
-        calm_since_s = max(quiet_s, default=0.0)
-        begun_s = max((max(p.began_s, p.ended_s if p.ended_s < float("inf") else 0.0) for p in peers), default=0.0)
-        if now - max(calm_since_s, begun_s) > self._heal_s:
+        calm_s = now - max(max(quiet_s, default=0.0), max((peer.began_s for peer in peers), default=0.0))
+        since_end_s = now - max((peer.ended_s for peer in peers if not peer.alive), default=NEVER_S)
+        if calm_s > self._heal_s and since_end_s > max(self._detect_s, self._heal_s):
             self._check_graph(living)
 
     def look_at_guests(self, guests: Sequence[Guest], peers: Sequence[SimulatedPeer], quiet_s: Sequence[float]) -> None:
