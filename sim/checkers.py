@@ -30,7 +30,7 @@ from gossiptrain.protocol.config import MembershipConfig
 from gossiptrain.protocol.effects import Adopt, Mix
 from gossiptrain.protocol.events import Event
 from gossiptrain.protocol.messages import ExchangeId
-from gossiptrain.protocol.notices import Notice, PeerDied, PeerLeft, SnapshotRefused
+from gossiptrain.protocol.notices import ExchangeFailed, Notice, PeerDied, PeerLeft, SnapshotRefused
 from gossiptrain.protocol.open_exchange import PULL_NUMBERS
 from sim.network_options import NetworkOptions
 
@@ -157,6 +157,9 @@ class Checkers:
         self.saw[type(notice).__name__] += 1
         if isinstance(notice, (PeerDied, PeerLeft)):
             self._gave_up[(peer.name, notice.peer)] = self._now()
+        elif isinstance(notice, ExchangeFailed) and peer.config.kind == "round":
+            # Training waits for a round, so its doubts end with a suspicion or the deadline (`protocol.rounds`).
+            self._gave_up[(peer.name, notice.partner)] = self._now()
         elif isinstance(notice, SnapshotRefused):
             self._rejected[peer.boot] += 1
 
