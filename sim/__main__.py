@@ -1,4 +1,4 @@
-"""Rehearses failures: `python -m sim scenario.toml`, or `python -m sim --random-faults SEED --peers N`."""
+"""Rehearses failures: a scenario file, random faults from a seed (`--random-faults`), or many of them (`soak`)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from gossiptrain.errors import ConfigurationError
 from sim.checkers import InvariantBroken
 from sim.report import Report
 from sim.scenario import Scenario, from_dict, load
 from sim.simulation import KINDS, Simulation
+from sim.soak import Schedule, Soak
 
 PROGRESS_EVERY_S = 0.5
 SLICE_EVENTS = 2000
@@ -32,18 +34,27 @@ COLUMNS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a scenario and prints a table; returns 0, 1 when an invariant broke, 2 when the scenario cannot be read."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["soak"]:
+        return soak(words[1:])
+    options = _parser().parse_args(words)
     try:
         scenario, replay = _scenario(options)
-        simulation = scenario.simulation(options.seed, replay)
-        until_s = scenario.until_s if options.until is None else options.until
-        if not until_s > 0:
-            raise ConfigurationError(f"--until {until_s}: must be a positive number of seconds")
+        return _rehearse(scenario, replay, options.quiet, options.seed, options.until)
     except ConfigurationError as error:
         print(f"sim: {error}", file=sys.stderr)
         return 2
+
+
+def _rehearse(
+    scenario: Scenario, replay: str, quiet: bool, seed: int | None = None, until_s: float | None = None
+) -> int:
+    simulation = scenario.simulation(seed, replay)
+    until_s = scenario.until_s if until_s is None else until_s
+    if not until_s > 0:
+        raise ConfigurationError(f"--until {until_s}: must be a positive number of seconds")
     try:
-        _run(simulation, until_s, quiet=options.quiet)
+        _run(simulation, until_s, quiet)
     except InvariantBroken as broken:
         _print_report(simulation.report())
         print(f"\n{broken}", file=sys.stderr)
@@ -52,6 +63,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nstopped; the report so far:", file=sys.stderr)
     _print_report(simulation.report())
     return 0
+
+
+def soak(arguments: Sequence[str]) -> int:
+    """Runs random fault schedules by the thousand; returns 0, 1 when something broke, 2 when an option is out of range."""
+    parser = argparse.ArgumentParser(prog="python -m sim soak", description=soak.__doc__)
+    parser.add_argument("--schedules", type=int, default=1000, help="how many (default 1000)")
+    parser.add_argument("--seed-from", type=int, default=0, help="the first one's seed; the others follow (default 0)")
+    parser.add_argument("--only", type=int, metavar="SEED", help="run this one alone, and write no file")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default 2)")
+    parser.add_argument("--peers-max", type=int, default=64, help="most peers at the start (default 64)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="virtual minutes of each (default 10)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("soak.jsonl"), help="what is done is kept here, and skipped"
+    )
+    parser.add_argument("--failures", type=Path, default=Path("soak_failures"), help="folder for scenarios that failed")
+    options = parser.parse_args(arguments)
+    if min(options.schedules, options.jobs) < 1 or options.peers_max < 2 or not options.minutes > 1.2:
+        print("sim: at least 1 schedule, 1 job, 2 peers and more than 1.2 minutes", file=sys.stderr)
+        return 2
+    if options.only is not None:
+        schedule = Schedule(options.only, options.peers_max, options.minutes)
+        return _rehearse(schedule.scenario(), schedule.command(), quiet=False)
+    seeds = range(options.seed_from, options.seed_from + options.schedules)
+    schedules = [Schedule(seed, options.peers_max, options.minutes) for seed in seeds]
+    return 0 if Soak(schedules, options.jobs, options.results, options.failures).run() else 1
 
 
 def _parser() -> argparse.ArgumentParser:

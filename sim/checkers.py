@@ -19,17 +19,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import isfinite
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import networkx as nx
 
+from gossiptrain.errors import ConfigurationError
+from gossiptrain.protocol.config import MembershipConfig
 from gossiptrain.protocol.effects import Mix
 from gossiptrain.protocol.events import Event
 from gossiptrain.protocol.messages import ExchangeId
-from gossiptrain.protocol.notices import Notice, PeerDied, PeerLeft, SnapshotRefused
+from gossiptrain.protocol.notices import ExchangeFailed, Notice, PeerDied, PeerLeft, SnapshotRefused
 from gossiptrain.protocol.open_exchange import PULL_NUMBERS
+from sim.network_options import NetworkOptions
 
 if TYPE_CHECKING:
     from sim.peer import SimulatedPeer
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 WEIGHT_TOLERANCE = 1e-9
 NEVER_S = -1e30
+PROBES_TO_NOTICE = 6
+# Into an outage of 15 seconds TCP sends again after 0.2, 0.6, 1.4, 3, 6.2, 12.6 and 25.4 seconds.
+OUTAGE_PAUSES_S = 12.0
 # A slot, two exchanges set aside and two donations pin one version each, beside the newest.
 SNAPSHOTS_MAX = 6
 
@@ -58,18 +64,35 @@ class Limits:
     """How long things may take, in seconds of virtual time.
 
     Attributes:
-        detect_s: until a peer that ended is out of every view.
-        heal_s: after the last fault, until every view holds exactly the living and their graph is connected.
+        detect_s: until a peer that ended is out of every view; None derives it from the membership's time-outs: a silent
+            host with a single accuser has T_max, and some probe periods pass before somebody asks it.
+        heal_s: after the last fault, until every view holds exactly the living and their graph is connected; None derives
+            it: TCP's pauses after an outage, which double, libzmq's after a refusal, the attempts at those taken for dead,
+            and the rest before lists are sent.
         join_s: until a peer that is not hurt has joined and trains.
         half_commit_s: until the other end of a committed exchange has committed too.
         every_s: how often the checks by the clock run.
     """
 
-    detect_s: float = 60.0
-    heal_s: float = 45.0
+    detect_s: float | None = None
+    heal_s: float | None = None
     join_s: float = 60.0
     half_commit_s: float = 60.0
     every_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"limits: {item.name}={value!r}: must be positive")
+
+    def derived(self, membership: MembershipConfig, network: NetworkOptions, peers: int) -> Limits:
+        """Returns these limits with those that are None filled in."""
+        period_s = membership.probe_period_s
+        detect_s = membership.suspicion_max_s(peers) + (PROBES_TO_NOTICE + membership.local_health_max) * period_s
+        pauses_s = OUTAGE_PAUSES_S + network.reconnect_s_max
+        heal_s = pauses_s + 2 * membership.sync_settle_s + 5 * period_s
+        return replace(self, detect_s=self.detect_s or detect_s, heal_s=self.heal_s or heal_s)
 
 
 @dataclass(slots=True)
@@ -78,6 +101,13 @@ class _HalfCommit:
     partner: str
     weight: float
     at_s: float
+
+
+class Guest(NamedTuple):
+    """A process that must not be let in, and why: it `differs` in its "name" (which is taken), "run", "model", ..."""
+
+    peer: SimulatedPeer
+    differs: str
 
 
 class Checkers:
@@ -90,6 +120,9 @@ class Checkers:
             is_static: the graph does not change from round to round, so that it can be checked at one moment.
         """
         self.limits = limits
+        assert limits.detect_s is not None, "limits are derived"
+        assert limits.heal_s is not None, "limits are derived"
+        self._detect_s, self._heal_s = limits.detect_s, limits.heal_s
         self.saw: Counter[str] = Counter()
         self._now, self._replay, self._is_static = now, replay, is_static
         self._names: dict[int, str] = {}
@@ -124,6 +157,9 @@ class Checkers:
         self.saw[type(notice).__name__] += 1
         if isinstance(notice, (PeerDied, PeerLeft)):
             self._gave_up[(peer.name, notice.peer)] = self._now()
+        elif isinstance(notice, ExchangeFailed) and peer.config.kind == "round":
+            # Training waits for a round, so its doubts end with a suspicion or the deadline (`protocol.rounds`).
+            self._gave_up[(peer.name, notice.partner)] = self._now()
         elif isinstance(notice, SnapshotRefused):
             self._rejected[peer.boot] += 1
 
@@ -200,10 +236,23 @@ class Checkers:
             self._check_joined(peer, now - max(peer.began_s, quiet_s[peer.host]))
             self._check_counted(peer)
         self._check_views(peers, living, quiet_s, now)
-        calm_since_s = max(quiet_s, default=0.0)
-        begun_s = max((max(p.began_s, p.ended_s if p.ended_s < float("inf") else 0.0) for p in peers), default=0.0)
-        if now - max(calm_since_s, begun_s) > self.limits.heal_s:
+        calm_s = now - max(max(quiet_s, default=0.0), max((peer.began_s for peer in peers), default=0.0))
+        since_end_s = now - max((peer.ended_s for peer in peers if not peer.alive), default=NEVER_S)
+        if calm_s > self._heal_s and since_end_s > max(self._detect_s, self._heal_s):
             self._check_graph(living)
+
+    def look_at_guests(self, guests: Sequence[Guest], peers: Sequence[SimulatedPeer], quiet_s: Sequence[float]) -> None:
+        """Nobody takes in who must not be, and each of these learns why and gives up."""
+        now = self._now()
+        for guest in guests:
+            peer, differs = guest
+            holder = next((p for p in peers if p.name == peer.name and p.alive and p.began_s <= peer.began_s), None)
+            if differs == "name" and (holder is None or now - quiet_s[holder.host] < self.limits.join_s):
+                continue  # a name whose holder is gone, or out of reach, may be taken
+            if differs != "name" and any(peer.name in other.living() for other in peers if other.alive):
+                self.fail("I1", peer, f"is of another {differs} and was let in")
+            if peer.alive and now - max(peer.began_s, quiet_s[peer.host]) > self.limits.join_s:
+                self.fail("I6" if differs == "name" else "I10", peer, f"was not told that its {differs} is refused")
 
     def _check_steps(self, peer: SimulatedPeer, now: float) -> None:
         waits_since_s = peer.training.waits_since_s
@@ -219,14 +268,14 @@ class Checkers:
 
     def _check_counted(self, peer: SimulatedPeer) -> None:
         counters = peer.protocol.counters
-        counted = counters.get("snapshot_non-finite", 0) + counters.get("snapshot_size", 0)
+        counted = sum(counters.get(f"snapshot_{reason}", 0) for reason in ("non-finite", "size", "checksum"))
         if counted < self._rejected[peer.boot]:
             self.fail("I10", peer, f"refused {self._rejected[peer.boot]} snapshots but counted {counted}")
 
     def _check_views(
         self, peers: Sequence[SimulatedPeer], living: Sequence[SimulatedPeer], quiet_s: Sequence[float], now: float
     ) -> None:
-        detect_s, heal_s = self.limits.detect_s, self.limits.heal_s
+        detect_s, heal_s = self._detect_s, self._heal_s
         lost = {p.name: p for p in peers if not p.alive and now - p.ended_s > detect_s}
         settled = {p.name: p for p in living if now - max(quiet_s[p.host], p.began_s) > heal_s}
         for peer in living:

@@ -56,15 +56,20 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "flapping": (("peer", "for_s"), ("period_s", "up_share")),
     "swizzle": (("peers", "for_s"), ("seed",)),
     "hostile": (("peer", "for_s"), ("payload",)),
+    "fail_slow": (("peer", "for_s"), ("factor",)),
+    "starve": (("peer", "for_s"), ("share", "period_s")),
+    "flip_flop": (("peer", "for_s"), ("period_s", "direction")),
+    "reset": (("peer",), ()),
+    "address_change": (("peer",), ()),
+    "garble": (("peer", "for_s"), ("how", "share")),
+    "replay": (("peer", "for_s"), ("share", "later_s")),
+    "impostor": (("peer",), ()),
+    "stranger": ((), ("differs",)),
+    "rolling_restart": (("peers",), ("every_s", "down_s", "graceful")),
 }
-# Two of one kind may not overlap on one peer; stalls and pauses count as one kind.
-_EXCLUSIVE = {
-    "stall": "stall",
-    "pause": "stall",
-    "slow_link": "slow_link",
-    "flapping": "flapping",
-    "hostile": "hostile",
-}
+PAYLOADS = ("nan", "size", "checksum")
+GARBLINGS = ("corrupt", "truncate", "oversize")
+STRANGERS = ("run", "model", "mixer", "version")
 
 
 class FaultSchedule:
@@ -150,10 +155,73 @@ class FaultSchedule:
         return self._add("swizzle", at_s, for_s, peers=tuple(peers), seed=seed)
 
     def hostile(self, peer: Peer, at_s: float, for_s: float, payload: str = "nan") -> FaultSchedule:
-        """The peer sends snapshots that are not finite ("nan") or of another length ("size")."""
-        if payload not in ("nan", "size"):
-            raise ConfigurationError(f'payload={payload!r}: must be "nan" or "size"')
+        """The peer's snapshots are not finite ("nan"), of another length ("size") or damaged on their way ("checksum")."""
+        _one_of("payload", payload, PAYLOADS)
         return self._add("hostile", at_s, for_s, peers=(peer,), payload=payload)
+
+    def fail_slow(self, peer: Peer, at_s: float, for_s: float, factor: float = 5.0) -> FaultSchedule:
+        """The device slows down: a step takes so many times longer; nothing else is wrong."""
+        if not factor >= 1:
+            raise ConfigurationError(f"factor={factor!r}: must be at least 1")
+        return self._add("fail_slow", at_s, for_s, peers=(peer,), factor=factor)
+
+    def starve(self, peer: Peer, at_s: float, for_s: float, share: float = 0.1, period_s: float = 0.1) -> FaultSchedule:
+        """The process has this share of each period (a container's quota) and stands still for the rest."""
+        if not 0 < share < 1 or not period_s > 0:
+            raise ConfigurationError(f"share={share!r}, period_s={period_s!r}: must be in (0, 1) and positive")
+        return self._add("starve", at_s, for_s, peers=(peer,), share=share, period_s=period_s)
+
+    def flip_flop(
+        self, peer: Peer, at_s: float, for_s: float, period_s: float = 40.0, direction: str = "in"
+    ) -> FaultSchedule:
+        """For the first half of each period nothing passes to the peer ("in") or from it ("out"); the other way is open."""
+        _one_of("direction", direction, ("in", "out"))
+        if not period_s > 0:
+            raise ConfigurationError(f"period_s={period_s!r}: must be a positive number of seconds")
+        return self._add("flip_flop", at_s, for_s, peers=(peer,), period_s=period_s, direction=direction)
+
+    def reset(self, peer: Peer, at_s: float) -> FaultSchedule:
+        """All connections of the peer break at once, whatever is on them, and are opened again."""
+        return self._add("reset", at_s, peers=(peer,))
+
+    def address_change(self, peer: Peer, at_s: float) -> FaultSchedule:
+        """The host gets another address under the same name: its connections lead nowhere until keepalive finds it."""
+        return self._add("address_change", at_s, peers=(peer,))
+
+    def garble(self, peer: Peer, at_s: float, for_s: float, how: str = "corrupt", share: float = 0.2) -> FaultSchedule:
+        """A share of the peer's control messages arrives damaged ("corrupt"), cut off ("truncate") or far too long."""
+        _one_of("how", how, GARBLINGS)
+        _share("share", share)
+        return self._add("garble", at_s, for_s, peers=(peer,), how=how, share=share)
+
+    def replay(self, peer: Peer, at_s: float, for_s: float, share: float = 0.2, later_s: float = 30.0) -> FaultSchedule:
+        """A share of the peer's control messages arrives once more up to `later_s` later, whoever lives by then."""
+        _share("share", share)
+        if not later_s > 0:
+            raise ConfigurationError(f"later_s={later_s!r}: must be a positive number of seconds")
+        return self._add("replay", at_s, for_s, peers=(peer,), share=share, later_s=later_s)
+
+    def impostor(self, peer: Peer, at_s: float) -> FaultSchedule:
+        """Another process, on another host, joins under the name of this living peer."""
+        return self._add("impostor", at_s, peers=(peer,))
+
+    def stranger(self, at_s: float, differs: str = "run") -> FaultSchedule:
+        """A process of another "run", "model", "mixer" or protocol "version" tries to join."""
+        _one_of("differs", differs, STRANGERS)
+        return self._add("stranger", at_s, differs=differs)
+
+    def rolling_restart(
+        self, peers: Iterable[Peer], at_s: float, every_s: float = 30.0, down_s: float = 5.0, graceful: bool = True
+    ) -> FaultSchedule:
+        """One peer after the other leaves (or is killed) and comes back; written down as the faults that it is made of."""
+        if not 0 < down_s < every_s:
+            raise ConfigurationError(f"every_s={every_s!r}, down_s={down_s!r}: must be positive, the second smaller")
+        schedule = self
+        for place, peer in enumerate(peers):
+            down_at_s = at_s + place * every_s
+            schedule = schedule.leave(peer, down_at_s) if graceful else schedule.crash(peer, down_at_s)
+            schedule = schedule.restart(peer, down_at_s + down_s)
+        return schedule
 
     # Reading and checking
 
@@ -198,6 +266,10 @@ class FaultSchedule:
         """How many new peers come in all."""
         return sum(fault.options["count"] for fault in self.faults if fault.kind == "join")
 
+    def guests(self) -> int:
+        """How many processes come that must not be let in: impostors and strangers."""
+        return sum(fault.kind in ("impostor", "stranger") for fault in self.faults)
+
     def end_s(self) -> float:
         """When the last fault is over."""
         return max((fault.end_s for fault in self.faults), default=0.0)
@@ -208,7 +280,9 @@ class FaultSchedule:
         Raises:
             ConfigurationError: a peer does not exist, is down when it is to be hurt, or is hurt twice at once.
         """
-        _Checker(peers, self.joiners()).check(self.faults)
+        from sim.fault_checks import check
+
+        check(self.faults, peers, self.joiners())
         return self
 
     def _add(
@@ -235,64 +309,21 @@ class FaultSchedule:
         return f"FaultSchedule({list(self.faults)!r})"
 
 
-class _Checker:
-    """Walks through a schedule and knows who is up."""
-
-    def __init__(self, peers: int, joiners: int) -> None:
-        self._count = peers
-        self._total = peers + joiners
-        self._down: dict[int, str] = {}
-        self._busy: dict[tuple[str, int], Fault] = {}
-
-    def check(self, faults: Iterable[Fault]) -> None:
-        for fault in faults:
-            for peer in (*fault.peers, *(peer for group in fault.groups for peer in group)):
-                if not 0 <= peer < self._count:
-                    later = f"; {self._total - self._count} more join later" if self._total > self._count else ""
-                    raise ConfigurationError(
-                        f"{fault.kind} at {fault.at_s:g} s: peer {peer} does not exist then; "
-                        f"there are 0 to {self._count - 1}{later}"
-                    )
-            self._count += fault.options.get("count", 0)
-            self._check_life(fault)
-            self._check_overlap(fault)
-
-    def _check_life(self, fault: Fault) -> None:
-        if fault.kind == "restart" and fault.peers[0] not in self._down:
-            raise ConfigurationError(
-                f"restart at {fault.at_s:g} s: peer {fault.peers[0]} is running; crash it or let it leave first"
-            )
-        if fault.kind in ("crash", "leave", "crash_loop", "stall", "pause", "hostile") and fault.peers[0] in self._down:
-            raise ConfigurationError(
-                f"{fault.kind} at {fault.at_s:g} s: peer {fault.peers[0]} is not running since its "
-                f"{self._down[fault.peers[0]]}; restart it first"
-            )
-        if fault.kind in ("crash", "leave"):
-            self._down[fault.peers[0]] = f"{fault.kind} at {fault.at_s:g} s"
-        elif fault.kind == "restart":
-            del self._down[fault.peers[0]]
-        elif fault.kind == "one_way" and fault.peers[0] == fault.peers[1]:
-            raise ConfigurationError(f"one_way at {fault.at_s:g} s: source and target are both {fault.peers[0]}")
-
-    def _check_overlap(self, fault: Fault) -> None:
-        key = _EXCLUSIVE.get(fault.kind, "")
-        for peer in fault.peers if fault.kind in (*_EXCLUSIVE, "crash", "restart", "leave", "crash_loop") else ():
-            loop = self._busy.get(("crash_loop", peer))
-            before = self._busy.get((key, peer), loop)
-            before = loop if loop is not None and fault.at_s < loop.end_s else before
-            if before is not None and fault.at_s < before.end_s:
-                raise ConfigurationError(
-                    f"{fault.kind} of peer {peer} at {fault.at_s:g} s overlaps its {before.kind} from {before.at_s:g} s "
-                    f"to {before.end_s:g} s; begin it later or shorten the other"
-                )
-            self._busy[(fault.kind if fault.kind == "crash_loop" else key, peer)] = fault
-
-
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns "; did you mean 'crash'?" or the list of what is known, for an error message."""
     known = sorted(known)
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def _one_of(name: str, value: str, accepted: Sequence[str]) -> None:
+    if value not in accepted:
+        raise ConfigurationError(f"{name}={value!r}: must be one of {', '.join(accepted)}")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise ConfigurationError(f"{name}={value!r}: must be above 0 and at most 1")
 
 
 def _number(peer: Peer) -> int:

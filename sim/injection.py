@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from sim import trace
 from sim.clock import FAULTS
 from sim.faults import Fault, FaultSchedule
-from sim.streams import generator
+from sim.meddling import Garbling, Replaying
+from sim.network import Meddler
+from sim.streams import Uniforms, generator
 
 if TYPE_CHECKING:
+    from sim.peer import SimulatedPeer
     from sim.simulation import Simulation
 
 INFINITY = float("inf")
@@ -28,7 +31,8 @@ class Injector:
         self._simulation = simulation
         self._acting = [0] * hosts
         self.quiet_s = [0.0] * hosts
-        self._joined = 0
+        self._joined = self._guests = 0
+        self._first_guest = hosts - schedule.guests()
         for fault in schedule.faults:
             self._at(fault.at_s, partial(self._strike, fault))
 
@@ -110,7 +114,76 @@ class Injector:
         peer.hostile = fault.options["payload"]
         self._hurt(fault.peers, fault.for_s, partial(setattr, peer, "hostile", ""))
 
+    def _fail_slow(self, fault: Fault) -> None:
+        training = self._simulation.process(fault.peers[0]).training
+        training.slowness = fault.options["factor"]
+        self._at(fault.end_s, partial(setattr, training, "slowness", 1.0))
+
+    def _starve(self, fault: Fault) -> None:
+        peer, period_s = self._simulation.process(fault.peers[0]), fault.options["period_s"]
+        for turn in range(int(fault.for_s / period_s)):
+            self._at(
+                fault.at_s + turn * period_s, partial(_stall_if_alive, peer, period_s * (1 - fault.options["share"]))
+            )
+        self._hurt(fault.peers, fault.for_s)
+
+    # Those who must not be let in
+
+    def _impostor(self, fault: Fault) -> None:
+        self._guest(f"peer-{fault.peers[0]}", "name")
+
+    def _stranger(self, fault: Fault) -> None:
+        self._guest(f"stranger-{self._guests}", fault.options["differs"])
+
+    def _guest(self, name: str, differs: str) -> None:
+        self._simulation.start_guest(self._first_guest + self._guests, name, differs)
+        self._guests += 1
+
     # The network
+
+    def _meddle(self, fault: Fault, meddler: Meddler) -> None:
+        """Has somebody meddle with what a host sends, for as long as the fault lasts."""
+        meddlers = self._simulation.network.meddlers
+        host = fault.peers[0]
+        meddlers.setdefault(host, []).append(meddler)
+
+        def undo() -> None:
+            meddlers[host].remove(meddler)
+            if not meddlers[host]:
+                del meddlers[host]
+
+        self._at(fault.end_s, undo)
+
+    def _chance(self, fault: Fault) -> Uniforms:
+        return Uniforms(self._simulation.options.seed, fault.kind, fault.at_s, *fault.peers)
+
+    def _garble(self, fault: Fault) -> None:
+        options, network = fault.options, self._simulation.network
+        self._meddle(fault, Garbling(network, options["how"], options["share"], self._chance(fault)))
+        self._hurt(fault.peers, fault.for_s)
+
+    def _replay(self, fault: Fault) -> None:
+        options, network, host = fault.options, self._simulation.network, fault.peers[0]
+        self._meddle(fault, Replaying(network, host, options["share"], options["later_s"], self._chance(fault)))
+
+    def _reset(self, fault: Fault) -> None:
+        self._simulation.network.break_links(fault.peers[0], at_once=True)
+        self._hurt(fault.peers, 0.0)
+
+    def _address_change(self, fault: Fault) -> None:
+        self._simulation.network.break_links(fault.peers[0], at_once=False)
+        self._hurt(fault.peers, self._simulation.options.network.keepalive_s)
+
+    def _flip_flop(self, fault: Fault) -> None:
+        host, half_s = fault.peers[0], fault.options["period_s"] / 2
+        others = [other for other in self._everybody() if other != host]
+        pairs = [(other, host) if fault.options["direction"] == "in" else (host, other) for other in others]
+        self._hurt([host], fault.for_s)
+        begin_s = fault.at_s
+        while begin_s < fault.end_s:
+            lasts_s = min(half_s, fault.end_s - begin_s)
+            self._at(begin_s, partial(self._cut, pairs, [host], lasts_s))
+            begin_s += 2 * half_s
 
     def _cut(self, pairs: list[tuple[int, int]], hosts: Iterable[int], for_s: float) -> None:
         network = self._simulation.network
@@ -155,3 +228,8 @@ class Injector:
             cut_s = now + half_s * place / len(order)
             open_s = now + half_s + half_s * (release[place] + 1) / len(order)
             self._at(cut_s, partial(self._cut, self._around(host), [host], open_s - cut_s))
+
+
+def _stall_if_alive(peer: SimulatedPeer, for_s: float) -> None:
+    if peer.alive:
+        peer.stall(for_s)

@@ -28,6 +28,9 @@ class Process(Protocol):
     def take_message(self, envelope: Envelope) -> None:
         """A control message arrived."""
 
+    def take_frame(self, frame: bytes) -> None:
+        """Bytes arrived on the control lane that need not be a message."""
+
     def take_evidence(self, evidence: tuple[str, Lane, str]) -> None:
         """A link went up or down, or an address refused."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gossiptrain.protocol.events import Lane
@@ -25,13 +25,23 @@ from sim.streams import Uniforms
 SEGMENT_BITS = 8 * 1460
 MATHIS = 1.22
 UNLIMITED_BPS = 1e15
+STRANDED: Any = (None, 0)  # holds up all that is sent after it on a link that leads nowhere
+
+
+Meddler = Callable[[Link, Envelope, float], bool]
 
 
 class Network:
-    """Carries messages and snapshots between processes; see the module's text."""
+    """Carries messages and snapshots between processes; see the module's text.
+
+    Attributes:
+        meddlers: by the sender's host: each is shown (link, message, time of its arrival) and says whether it took it.
+        listening: the process that accepts connections at each address.
+        counters: what happened to messages on their way.
+    """
 
     def __init__(self, clock: Clock, options: NetworkOptions, hosts: int, seed: int) -> None:
-        self._clock = clock
+        self.clock = clock
         self._options = options
         latencies_s = options.latencies_s(hosts)
         self._latency_s = 0.0 if isinstance(latencies_s, list) else latencies_s
@@ -41,7 +51,7 @@ class Network:
         self._cuts: Counter[tuple[int, int]] = Counter()
         self._silent: set[int] = set()
         self._hosts: dict[str, int] = {}
-        self._listening: dict[str, Process] = {}
+        self.listening: dict[str, Process] = {}
         self._links_to: list[dict[Link, None]] = [{} for _ in range(hosts)]
         self._jitter = options.jitter
         self._plain = not (options.loss or options.duplicate or options.reorder)
@@ -54,6 +64,7 @@ class Network:
             arrived=self._arrived,
         )
         self.counters: Counter[str] = Counter()
+        self.meddlers: dict[int, list[Meddler]] = {}
 
     # For the peers
 
@@ -63,7 +74,7 @@ class Network:
 
     def listen(self, process: Process, addresses: Iterable[str]) -> None:
         """A process begins to accept connections at these addresses."""
-        self._listening.update(dict.fromkeys(addresses, process))
+        self.listening.update(dict.fromkeys(addresses, process))
 
     def connect(self, process: Process, address: str, lane: Lane) -> None:
         """Opens a link unless there is one."""
@@ -133,15 +144,15 @@ class Network:
 
     def kill(self, process: Process) -> None:
         """The process has ended (`alive` is False already): its links break, its host refuses new ones."""
-        now = self._clock.now
+        now = self.clock.now
         for link in [*process.control_links.values(), *process.data_links.values()]:
             self._close(link)
-        for address, listener in list(self._listening.items()):
+        for address, listener in list(self.listening.items()):
             if listener is process:
-                del self._listening[address]
+                del self.listening[address]
         for link in self._links_to[process.host]:
             if link.target is process and self._is_open(process.host, link.source.host):
-                self._clock.at(now + self.delay_s(process.host, link.source.host), self._break, link)
+                self.clock.at(now + self.delay_s(process.host, link.source.host), self._break, link)
         for flow in list(process.incoming.values()):
             flow.cargo[0].flows.pop(flow.cargo[1], None)
             self._end_flow(flow)
@@ -177,6 +188,18 @@ class Network:
         """A process of this host stopped or goes on: snapshots from and to it do the same."""
         self.bandwidth.look_again(self.bandwidth.at_host(host))
 
+    def break_links(self, host: int, at_once: bool) -> None:
+        """All connections of a host break now, or lead nowhere from now on, which keepalive finds out."""
+        links = [link for links in self._links_to for link in links if host in (link.source.host, link.target_host)]
+        for link in (link for link in links if link.is_up):
+            if at_once:
+                self._broken(link)
+                continue
+            self._drop_waiting(link)
+            link.held_since_s = -math.inf
+            link.held.append(STRANDED)
+            self.clock.at(self.clock.now + self._options.keepalive_s, self._break, link)
+
     def is_connected(self, one: int, other: int) -> bool:
         """Says whether packets pass between two hosts both ways."""
         return self._is_open(one, other) and self._is_open(other, one)
@@ -196,7 +219,7 @@ class Network:
         if link.held or ((self._cuts or self._silent) and not self._is_open(source, target)):
             self._hold(link, envelope, size)
             return
-        clock = self._clock
+        clock = self.clock
         if not receiver.alive:  # its host answers with a reset
             clock.at(clock.now + 2 * self.delay_s(source, target), self._break, link)
             return
@@ -208,6 +231,8 @@ class Network:
             arrives_s = link.last_s
         else:
             link.last_s = arrives_s
+        if self.meddlers and any(meddle(link, envelope, arrives_s) for meddle in self.meddlers.get(source, ())):
+            return
         clock.at(arrives_s, receiver.take_message, envelope)
 
     def _disturb(self, link: Link, arrives_s: float, delay_s: float, envelope: Envelope) -> float:
@@ -224,26 +249,26 @@ class Network:
         if options.duplicate and chance.next() < options.duplicate:
             self.counters["duplicated"] += 1
             assert link.target is not None
-            self._clock.at(arrives_s + delay_s * chance.next(), link.target.take_message, envelope)
+            self.clock.at(arrives_s + delay_s * chance.next(), link.target.take_message, envelope)
         return arrives_s
 
     def _hold(self, link: Link, envelope: Envelope, size: int) -> None:
         if not link.held:
-            link.held_since_s = self._clock.now
+            link.held_since_s = self.clock.now
             link.pause_s = self._options.rto_s
-            self._clock.at(self._clock.now + link.pause_s, self._send_again, link)
+            self.clock.at(self.clock.now + link.pause_s, self._send_again, link)
         link.held.append((envelope, size))
 
     def _send_again(self, link: Link) -> None:
         if link.closed or not link.held or not link.is_up:
             return
         assert link.target_host is not None
-        source, target, now = link.source.host, link.target_host, self._clock.now
+        source, target, now = link.source.host, link.target_host, self.clock.now
         if not self._is_open(source, target):
             link.pause_s = min(2 * link.pause_s, self._options.rto_s_max)
-            self._clock.at(now + link.pause_s, self._send_again, link)
+            self.clock.at(now + link.pause_s, self._send_again, link)
         elif now - link.held_since_s > self._options.keepalive_s:
-            self._clock.at(now + 2 * self.delay_s(source, target), self._break, link)
+            self.clock.at(now + 2 * self.delay_s(source, target), self._break, link)
         else:
             held, link.held = link.held, []
             for envelope, size in held:
@@ -255,23 +280,23 @@ class Network:
         if link.closed or link.is_up or not link.source.alive:
             return
         assert link.target_host is not None
-        now, options = self._clock.now, self._options
+        now, options = self.clock.now, self._options
         source, host = link.source.host, link.target_host
-        target = self._listening.get(link.address)
+        target = self.listening.get(link.address)
         trip_s = self.delay_s(source, host) + self.delay_s(host, source)
         if link.source.stalled_until_s > now:
-            self._clock.at(link.source.stalled_until_s, self._attempt, link)
+            self.clock.at(link.source.stalled_until_s, self._attempt, link)
         elif not self.is_connected(source, host):
             link.pause_s = min(max(2 * link.pause_s, options.connect_s), options.connect_s_max)
-            self._clock.at(now + link.pause_s, self._attempt, link)
+            self.clock.at(now + link.pause_s, self._attempt, link)
         elif target is None:
-            self._clock.at(now + trip_s, link.source.take_evidence, (link.address, link.lane, "refused"))
+            self.clock.at(now + trip_s, link.source.take_evidence, (link.address, link.lane, "refused"))
             link.pause_s = min(max(2 * link.pause_s, options.reconnect_s), options.reconnect_s_max)
-            self._clock.at(now + trip_s + link.pause_s, self._attempt, link)
+            self.clock.at(now + trip_s + link.pause_s, self._attempt, link)
         elif target.stalled_until_s > now:
-            self._clock.at(target.stalled_until_s, self._attempt, link)
+            self.clock.at(target.stalled_until_s, self._attempt, link)
         else:
-            self._clock.at(now + 1.5 * trip_s, self._greeted, (link, target))
+            self.clock.at(now + 1.5 * trip_s, self._greeted, (link, target))
 
     def _greeted(self, item: tuple[Link, Process]) -> None:
         link, target = item
@@ -289,7 +314,7 @@ class Network:
         self._start_first(link)
 
     def _keep_alive(self) -> None:
-        self._clock.at(self._clock.now + self._options.keepalive_s, self._probe_idle)
+        self.clock.at(self.clock.now + self._options.keepalive_s, self._probe_idle)
 
     def _probe_idle(self, _: None) -> None:
         """Keepalive finds data links, which say nothing for long, whose other end is gone or out of reach."""
@@ -312,7 +337,7 @@ class Network:
         self._drop_waiting(link)
         link.is_up, link.target, link.pause_s = False, None, 0.0
         link.source.take_evidence((link.address, link.lane, "down"))
-        self._clock.at(self._clock.now + self._options.reconnect_s, self._attempt, link)
+        self.clock.at(self.clock.now + self._options.reconnect_s, self._attempt, link)
 
     def _close(self, link: Link) -> None:
         link.closed = True
@@ -343,7 +368,7 @@ class Network:
             link.target.incoming[flow.cargo[1]] = flow
             self.bandwidth.start(flow)
         elif self.is_connected(flow.source, flow.target):
-            self._clock.at(self._clock.now + 2 * self.delay_s(flow.source, flow.target), self._break, link)
+            self.clock.at(self.clock.now + 2 * self.delay_s(flow.source, flow.target), self._break, link)
 
     def _end_flow(self, flow: Flow) -> None:
         link, key, _ = flow.cargo
@@ -352,7 +377,7 @@ class Network:
         self.bandwidth.stop(flow)
 
     def _may_run(self, flow: Flow) -> bool:
-        link, now = flow.cargo[0], self._clock.now
+        link, now = flow.cargo[0], self.clock.now
         if not self.is_connected(flow.source, flow.target):
             return False
         return link.source.stalled_until_s <= now and link.target.stalled_until_s <= now
@@ -367,7 +392,7 @@ class Network:
         link.flows.pop(key, None)
         link.target.incoming.pop(key, None)
         delay_s = self.delay_s(flow.source, flow.target)
-        self._clock.at(self._clock.now + delay_s, self._hand_over, (link.target, key, payload))
+        self.clock.at(self.clock.now + delay_s, self._hand_over, (link.target, key, payload))
         self._start_first(link)
 
     def _hand_over(self, item: tuple[Process, TransferKey, Any]) -> None:

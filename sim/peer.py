@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gossiptrain.errors import WireError
 from gossiptrain.protocol import wire
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import (
@@ -29,19 +30,16 @@ from gossiptrain.protocol.effects import (
     SendSnapshot,
 )
 from gossiptrain.protocol.events import (
-    AdoptionFailed,
     DeadlineReached,
     Event,
     Lane,
     LeaveRequested,
     LinkEvidence,
-    ManifestReceived,
     MessageReceived,
     SeedsFound,
     SnapshotReceived,
     SnapshotRejected,
     Started,
-    StateFrozen,
     StepsCompleted,
 )
 from gossiptrain.protocol.messages import Envelope, Message, TransferKey
@@ -65,20 +63,6 @@ SPINS_MAX = 1000
 # A deadline that is due again at once costs a real thread at least this much.
 TURN_S = 1e-4
 
-_EVENT_KINDS = {
-    Started: trace.STARTED,
-    MessageReceived: trace.MESSAGE,
-    LinkEvidence: trace.EVIDENCE,
-    SnapshotReceived: trace.SNAPSHOT,
-    SnapshotRejected: trace.REJECTED,
-    StepsCompleted: trace.BOUNDARY,
-    DeadlineReached: trace.DEADLINE,
-    SeedsFound: trace.SEEDS,
-    LeaveRequested: trace.LEAVE,
-    StateFrozen: trace.FROZEN,
-    ManifestReceived: trace.MANIFEST,
-    AdoptionFailed: trace.REJECTED,
-}
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -102,6 +86,7 @@ class SimulatedPeer:
     Attributes:
         host: number of its host. end: "", or how it ended ("crashed", "left", "failed").
         hostile: "", or what is done to its snapshots before they are sent.
+        frames_refused: control frames that were no message.
         notices: (virtual seconds, notice), in order.
     """
 
@@ -116,6 +101,7 @@ class SimulatedPeer:
         self.ended_s = float("inf")
         self.stalled_until_s = 0.0
         self.hostile = ""
+        self.frames_refused = 0
         self.notices: list[tuple[float, Notice]] = []
         self.failures: list[Fail] = []
         self._sent: dict[type, int] = {}
@@ -129,7 +115,7 @@ class SimulatedPeer:
         self.training = TrainingThread(self)
         self.states = States(self)
         self._mailbox: list[Event] = []
-        self._armed_s = float("inf")
+        self._armed_s = self._due_s = float("inf")
         self._spins = (0.0, 0)
         self._last_message: Message | None = None
         self._last_sent: tuple[Envelope, bytes]
@@ -171,6 +157,10 @@ class SimulatedPeer:
         """Says goodbye and ends."""
         self.handle(LeaveRequested(reason))
         self.stop("left")
+
+    def alter(self, change: Callable[[Message], Message]) -> None:
+        """Every message goes through `change` before it is sent: a process with another build of the protocol."""
+        self._carry_out[Send] = lambda effect: self._send(Send(effect.address, change(effect.message)))
 
     def stall(self, for_s: float) -> None:
         """The whole process stands still from now on."""
@@ -227,6 +217,16 @@ class SimulatedPeer:
         else:
             self.handle(MessageReceived(envelope))
 
+    def take_frame(self, frame: bytes) -> None:
+        """Bytes arrived that need not be a message: they are decoded as the sockets do it, and counted if refused."""
+        try:
+            envelope = wire.decode(frame)
+        except WireError:
+            self.frames_refused += 1
+            self.world.checkers.saw["frame refused"] += 1
+        else:
+            self.take_message(envelope)
+
     def take_evidence(self, evidence: tuple[str, Lane, str]) -> None:
         """A link went up or down, or an address refused; of links closed meanwhile nothing is told."""
         address, lane, kind = evidence
@@ -245,8 +245,8 @@ class SimulatedPeer:
             return
         del self.expected[key]
         value, fault = payload
-        if fault == "size":
-            self._take(SnapshotRejected(key, "size"))
+        if fault in ("size", "checksum"):
+            self._take(SnapshotRejected(key, fault))
         elif fault or not self.world.workload.is_finite(value):
             self._take(SnapshotRejected(key, "non-finite"))
         else:
@@ -268,7 +268,7 @@ class SimulatedPeer:
         if not self.alive:
             return
         now = self._clock.now
-        kind = _EVENT_KINDS[type(event)]
+        kind = trace.EVENT_KINDS[type(event)]
         if kind == trace.BOUNDARY:
             self._trace_boundary(event, now)  # type: ignore[arg-type]
         else:
@@ -276,7 +276,7 @@ class SimulatedPeer:
         protocol = self.protocol
         try:
             effects = protocol.handle(event, now)
-            deadline_s = protocol.next_deadline()
+            self._due_s = deadline_s = protocol.next_deadline()
         except Exception as error:
             self.world.checkers.protocol_raised(self, event, error)
         if effects:
@@ -302,7 +302,7 @@ class SimulatedPeer:
         if now < self.stalled_until_s:
             self._arm(self.stalled_until_s, now)
             return
-        due_s = self.protocol.next_deadline()
+        due_s = self._due_s
         if due_s <= now:
             self._note_spin(now)
             self.handle(DeadlineReached())
@@ -402,4 +402,5 @@ class SimulatedPeer:
 
     def _fail(self, effect: Fail) -> None:
         self.failures.append(effect)
+        self.world.checkers.saw[f"failed {effect.kind}"] += 1
         self.stop("failed")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from gossiptrain.errors import ConfigurationError
-from sim.faults import KINDS, Fault, FaultSchedule, nearest
+from sim.faults import GARBLINGS, KINDS, PAYLOADS, STRANGERS, Fault, FaultSchedule, nearest
 from sim.streams import generator
 
 # How often each kind is drawn, relative to the others.
@@ -24,6 +24,14 @@ SHARES: dict[str, float] = {
     "flapping": 1.0,
     "swizzle": 0.5,
     "hostile": 1.0,
+    "fail_slow": 0.5,
+    "starve": 0.5,
+    "flip_flop": 0.5,
+    "reset": 0.5,
+    "address_change": 0.5,
+    "garble": 0.5,
+    "replay": 1.0,
+    "stranger": 0.5,
 }
 RESTART_SHARE = 0.7
 
@@ -82,6 +90,7 @@ class _Drawing:
         self._free_s = dict.fromkeys(range(peers), 0.0)
         self._back_s: dict[int, float] = {}
         self._parted_until_s = 0.0
+        self._replayed_until_s: dict[int, float] = {}
         self._schedule = FaultSchedule()
 
     def all(self, per_s: float, begin_s: float, end_s: float) -> tuple[Fault, ...]:
@@ -196,10 +205,60 @@ class _Drawing:
 
     def _hostile(self, at_s: float, end_s: float) -> None:
         for_s = min(self._seconds(2.0, 20.0), end_s - at_s)
-        payload = "nan" if self._chance.random() < 0.5 else "size"
+        payload = self._one_of(PAYLOADS)
         peer = self._pick(at_s, at_s + for_s)
         if peer is not None and for_s > 0:
             self._schedule = self._schedule.hostile(peer, at_s, for_s, payload)
+
+    def _fail_slow(self, at_s: float, end_s: float) -> None:
+        for_s, factor = min(self._seconds(5.0, 60.0), end_s - at_s), self._seconds(1.5, 20.0)
+        peer = self._pick(at_s, at_s + for_s)
+        if peer is not None and for_s > 0:
+            self._schedule = self._schedule.fail_slow(peer, at_s, for_s, factor)
+
+    def _starve(self, at_s: float, end_s: float) -> None:
+        for_s, share = min(self._seconds(2.0, 20.0), end_s - at_s), self._seconds(0.05, 0.5)
+        peer = self._pick(at_s, at_s + for_s)
+        if peer is not None and for_s > 0:
+            self._schedule = self._schedule.starve(peer, at_s, for_s, share)
+
+    def _flip_flop(self, at_s: float, end_s: float) -> None:
+        for_s, period_s = self._outage_s(at_s, end_s), self._seconds(1.0, 40.0)
+        direction = self._one_of(("in", "out"))
+        peer = self._pick(at_s, at_s + for_s)
+        if peer is not None and for_s > 0:
+            self._schedule = self._schedule.flip_flop(peer, at_s, for_s, period_s, direction)
+
+    def _reset(self, at_s: float, end_s: float) -> None:
+        peer = self._pick(at_s, at_s + 1.0)
+        if peer is not None:
+            self._schedule = self._schedule.reset(peer, at_s)
+
+    def _address_change(self, at_s: float, end_s: float) -> None:
+        peer = self._pick(at_s, at_s + 10.0) if at_s + 10.0 < end_s else None
+        if peer is not None:
+            self._schedule = self._schedule.address_change(peer, at_s)
+
+    def _garble(self, at_s: float, end_s: float) -> None:
+        for_s, share = min(self._seconds(1.0, 20.0), end_s - at_s), self._seconds(0.01, 0.3)
+        how = self._one_of(GARBLINGS)
+        peer = self._pick(at_s, at_s + for_s)
+        if peer is not None and for_s > 0:
+            self._schedule = self._schedule.garble(peer, at_s, for_s, how, share)
+
+    def _replay(self, at_s: float, end_s: float) -> None:
+        """Whoever it is may be hurt in other ways meanwhile: an old boot's messages are what is wanted."""
+        for_s, share = min(self._seconds(5.0, 60.0), end_s - at_s), self._seconds(0.05, 0.5)
+        peer = int(self._chance.integers(self._peers))
+        if self._replayed_until_s.get(peer, 0.0) <= at_s and for_s > 0:
+            self._replayed_until_s[peer] = at_s + for_s
+            self._schedule = self._schedule.replay(peer, at_s, for_s, share)
+
+    def _stranger(self, at_s: float, end_s: float) -> None:
+        self._schedule = self._schedule.stranger(at_s, self._one_of(STRANGERS))
+
+    def _one_of(self, choices: Sequence[str]) -> str:
+        return choices[int(self._chance.integers(len(choices)))]
 
     def _outage_s(self, at_s: float, end_s: float) -> float:
         return min(self._seconds(0.1, self._longest["outage_s"]), end_s - at_s)

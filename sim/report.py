@@ -35,6 +35,7 @@ class PeerReport:
         failures: what its protocol gave up for, in words.
         steps: optimizer steps completed. blocks: (end_s, steps, gap_s) of each block of local steps.
         notices: (virtual seconds, notice). counters: the protocol's. traffic: messages sent by kind, and bytes.
+        frames_refused: control frames that were no message.
         living, neighbours: its last view.
     """
 
@@ -49,6 +50,7 @@ class PeerReport:
     notices: tuple[tuple[float, Notice], ...]
     counters: dict[str, int]
     traffic: dict[str, int]
+    frames_refused: int
     living: tuple[str, ...]
     neighbours: tuple[str, ...]
 
@@ -167,6 +169,7 @@ def _peer_report(peer: SimulatedPeer) -> PeerReport:
         notices=tuple(peer.notices),
         counters=dict(sorted(peer.protocol.counters.items())),
         traffic=peer.traffic(),
+        frames_refused=peer.frames_refused,
         living=peer.protocol.living(),
         neighbours=peer.protocol.neighbours(),
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
 
 import topologies
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, ProtocolConfig
-from sim.checkers import Checkers, Limits
+from gossiptrain.protocol.messages import Hello, Message
+from sim.checkers import Checkers, Guest, Limits
 from sim.clock import OBSERVERS, Clock
 from sim.faults import FaultSchedule
 from sim.injection import Injector
@@ -54,6 +57,7 @@ class Simulation:
         clock: virtual time.
         processes: the latest process of each peer by its number, dead or alive; None before its start.
         former: processes that were replaced by a restart.
+        guests: impostors and strangers, who must not be let in.
     """
 
     def __init__(
@@ -121,15 +125,18 @@ class Simulation:
         _check(self.options)
         self.size = peers
         self._replay = replay
-        hosts = peers + self.options.faults.check(peers).joiners()
+        schedule = self.options.faults.check(peers)
+        hosts = peers + schedule.joiners() + schedule.guests()
         self.clock = Clock()
         self.trace = Trace()
         self.network = Network(self.clock, self.options.network, hosts, seed)
         is_static = self.options.topology not in topologies.known_schedules()
-        self.checkers = Checkers(self.options.limits, lambda: self.clock.now, self.replay_text, is_static)
+        limits = self.options.limits.derived(self.options.membership, self.options.network, hosts)
+        self.checkers = Checkers(limits, lambda: self.clock.now, self.replay_text, is_static)
         self.checkers.dead_since = self._ended_since
         self.processes: list[SimulatedPeer | None] = [None] * hosts
         self.former: list[SimulatedPeer] = []
+        self.guests: list[Guest] = []
         self.samples: list[Sample] = []
         self._boots = generator(seed, "boots")
         self._world = World(
@@ -176,7 +183,8 @@ class Simulation:
 
     def all_processes(self) -> list[SimulatedPeer]:
         """Every process there ever was, in the order of the peers' numbers and of their starts."""
-        processes = [*self.former, *(peer for peer in self.processes if peer is not None)]
+        guests = [guest.peer for guest in self.guests]
+        processes = [*self.former, *guests, *(peer for peer in self.processes if peer is not None)]
         return sorted(processes, key=lambda peer: (peer.host, peer.began_s))
 
     def process(self, host: int) -> SimulatedPeer:
@@ -204,6 +212,21 @@ class Simulation:
         boot = before.boot if same_boot and before is not None else int(self._boots.integers(1, 2**63))
         peer = SimulatedPeer(self.config(host, boot, is_first=before is None), host, self._world)
         self.processes[host] = peer
+        self.checkers.began(peer)
+        peer.start()
+
+    def start_guest(self, host: int, name: str, differs: str) -> None:
+        """Starts a process under a name, that is taken or differs from the run in one thing ("run", "model", ...)."""
+        changes: dict[str, dict[str, Any]] = {
+            "run": {"run_id": "another run"},
+            "model": {"parameters": ("another float32 [7]",)},
+            "mixer": {"mixer": "another"},
+        }
+        config = self.config(host, int(self._boots.integers(1, 2**63)), is_first=False)
+        peer = SimulatedPeer(replace(config, name=name, **changes.get(differs, {})), host, self._world)
+        if differs == "version":
+            peer.alter(_of_another_version)
+        self.guests.append(Guest(peer, differs))
         self.checkers.began(peer)
         peer.start()
 
@@ -245,6 +268,7 @@ class Simulation:
     def _look(self, _: None) -> None:
         begun = [peer for peer in self.processes if peer is not None]
         self.checkers.look(begun, self.injector.quiet_s)
+        self.checkers.look_at_guests(self.guests, begun, self.injector.quiet_s)
         self.clock.at(self.now + self._look_every_s(), self._look, None, OBSERVERS)
 
     def _look_every_s(self) -> float:
@@ -264,6 +288,10 @@ class Simulation:
 
 def _address(host: int, lane: str) -> str:
     return f"sim://peer-{host}/{lane}"
+
+
+def _of_another_version(message: Message) -> Message:
+    return msgspec.structs.replace(message, version_min=99, version_max=99) if isinstance(message, Hello) else message
 
 
 def _topology(topology: Any) -> Any:
@@ -293,6 +321,3 @@ def _check(options: Options) -> None:
         )
     if options.mixer not in KINDS:
         raise ConfigurationError(f"mixer={options.mixer!r}: must be one of {', '.join(KINDS)}")
-    for item in ("detect_s", "heal_s", "join_s", "half_commit_s", "every_s"):
-        if not getattr(options.limits, item) > 0:
-            raise ConfigurationError(f"limits: {item}={getattr(options.limits, item)!r}: must be positive")

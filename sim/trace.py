@@ -5,9 +5,38 @@ from __future__ import annotations
 from hashlib import blake2b
 from struct import Struct
 
+from gossiptrain.protocol.events import (
+    AdoptionFailed,
+    DeadlineReached,
+    LeaveRequested,
+    LinkEvidence,
+    ManifestReceived,
+    MessageReceived,
+    SeedsFound,
+    SnapshotReceived,
+    SnapshotRejected,
+    Started,
+    StateFrozen,
+    StepsCompleted,
+)
+
 STARTED, MESSAGE, EVIDENCE, SNAPSHOT, REJECTED, BOUNDARY, DEADLINE, SEEDS, LEAVE, SENT, NOTICE, ENDED, FAULT = range(13)
 FROZEN, MANIFEST = 13, 14
 
+EVENT_KINDS = {
+    Started: STARTED,
+    MessageReceived: MESSAGE,
+    LinkEvidence: EVIDENCE,
+    SnapshotReceived: SNAPSHOT,
+    SnapshotRejected: REJECTED,
+    StepsCompleted: BOUNDARY,
+    DeadlineReached: DEADLINE,
+    SeedsFound: SEEDS,
+    LeaveRequested: LEAVE,
+    StateFrozen: FROZEN,
+    ManifestReceived: MANIFEST,
+    AdoptionFailed: REJECTED,
+}
 _head = Struct("<dIB").pack
 FLUSH_PARTS = 1 << 12
 

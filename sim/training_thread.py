@@ -39,6 +39,7 @@ class TrainingThread:
         steps: optimizer steps that this process took, after those of the state it began from.
         applied: corrections applied; a superseding adoption counts for all before it.
         snapshots: published values by version: the newest, and those pinned.
+        slowness: a step takes so many times longer than the device needs when it is well.
         waits_since_s: since when a synchronous peer waits for its round, None when it does not.
     """
 
@@ -57,6 +58,7 @@ class TrainingThread:
         self._freezes = False
         self.blocks: list[Block] = []
         self.is_training = False
+        self.slowness = 1.0
         self.waits_since_s: float | None = None
         self._last_step_s = self._block_end_s = self._paused_until_s = 0.0
         self._block_gap_s = 0.0
@@ -144,6 +146,7 @@ class TrainingThread:
         self._block_steps = self.plan_steps
         lasts_s, longest_s = self._clockwork.block(self.steps, self._block_steps)
         # The first step's gap reaches back to the last step of the block before.
+        lasts_s, longest_s = lasts_s * self.slowness, longest_s * self.slowness
         self._block_gap_s = longest_s + max(0.0, start_s - self._last_step_s)
         self._block_end_s = start_s + lasts_s
         self._block_open = True

@@ -50,7 +50,7 @@ def ordered(ids: Iterable[Hashable], *key: Any) -> list[Any]:
     """Returns the ids in the pseudo-random order that `key` (seed, purpose, ...) gives."""
     prefix = encode(key)
     hasher = blake2b(prefix, digest_size=8)
-    known = _known_ranks(prefix)
+    known: dict[Any, tuple[bytes, bytes]] = _known_ranks(prefix)
     if len(known) > RANKS_MAX:
         known.clear()
     items = list(ids)
@@ -69,7 +69,7 @@ def _rank(prefix: Any, item: Hashable) -> tuple[bytes, bytes]:
 
 
 @lru_cache(maxsize=KEYS_MAX)
-def _known_ranks(prefix: bytes) -> dict[str, tuple[bytes, bytes]]:
+def _known_ranks(prefix: bytes) -> dict[Any, tuple[bytes, bytes]]:
     """Returns the ranks of names known under a key, to be added to: from one view to the next almost all stay."""
     return {}
 

@@ -25,12 +25,22 @@ EVERYTHING = (
     .flapping(5, 110.0, 10.0, period_s=1.0, up_share=0.25)
     .swizzle([0, 1, 2], 130.0, 10.0, seed=9)
     .hostile(7, 150.0, 10.0, payload="size")
+    .fail_slow(0, 170.0, 10.0, factor=3.0)
+    .starve(1, 170.0, 10.0, share=0.25, period_s=0.5)
+    .flip_flop(2, 170.0, 10.0, period_s=4.0, direction="out")
+    .reset(4, 170.0)
+    .address_change(5, 170.0)
+    .garble(6, 170.0, 10.0, how="truncate", share=0.5)
+    .replay(7, 170.0, 10.0, share=0.5, later_s=5.0)
+    .impostor(0, 190.0)
+    .stranger(195.0, differs="version")
+    .rolling_restart([4, 5], 200.0, every_s=10.0, down_s=2.0)
 )
 
 
 def test_a_schedule_survives_being_written_as_rows_and_read_again():
     assert FaultSchedule.from_rows(EVERYTHING.to_rows()) == EVERYTHING
-    assert len(EVERYTHING) == 13
+    assert len(EVERYTHING) == 26
 
 
 def test_a_schedule_is_in_order_of_time_and_is_not_changed_by_adding():
@@ -57,6 +67,8 @@ def test_joiners_may_be_hurt_once_they_have_come():
         (FaultSchedule().stall(1, 1.0, 5.0).stall(1, 3.0, 5.0), "overlaps its stall from 1 s to 6 s"),
         (FaultSchedule().stall(1, 1.0, 5.0).pause(1, 3.0, 5.0), "overlaps its stall"),
         (FaultSchedule().crash_loop(1, 1.0, 3, 3.0).crash(1, 4.0), "overlaps its crash_loop"),
+        (FaultSchedule().starve(1, 1.0, 5.0).stall(1, 3.0, 5.0), "overlaps its starve"),
+        (FaultSchedule().crash(1, 1.0).impostor(1, 2.0), "not running"),
         (FaultSchedule().slow_link(1, 1.0, 5.0).slow_link(1, 2.0, 1.0), "overlaps its slow_link"),
         (FaultSchedule().one_way(1, 1, 1.0, 5.0), "source and target are both 1"),
     ],
@@ -83,6 +95,14 @@ def test_what_cannot_happen_is_refused(schedule, named):
         (lambda s: s.hostile(1, 1.0, 5.0, payload="virus"), "payload='virus'"),
         (lambda s: s.join(1.0, count=0), "count=0"),
         (lambda s: s.crash_loop(1, 1.0, times=0), "times=0"),
+        (lambda s: s.fail_slow(1, 1.0, 5.0, factor=0.5), "factor=0.5"),
+        (lambda s: s.starve(1, 1.0, 5.0, share=1.0), "share=1.0"),
+        (lambda s: s.flip_flop(1, 1.0, 5.0, direction="up"), "direction='up': must be one of in, out"),
+        (lambda s: s.garble(1, 1.0, 5.0, how="burn"), "how='burn': must be one of corrupt"),
+        (lambda s: s.garble(1, 1.0, 5.0, share=0.0), "share=0.0"),
+        (lambda s: s.replay(1, 1.0, 5.0, later_s=0.0), "later_s=0.0"),
+        (lambda s: s.stranger(1.0, differs="colour"), "differs='colour'"),
+        (lambda s: s.rolling_restart([1], 1.0, every_s=5.0, down_s=5.0), "down_s=5.0"),
     ],
 )
 def test_values_out_of_range_are_named(write, named):
