@@ -13,8 +13,8 @@ MINE_CHARACTERS_MAX = 1024
 
 
 def run_tag(config: ProtocolConfig) -> int:
-    """Returns 64 bits that stand for the run and its model, for the envelope of every message."""
-    text = "\n".join((config.run_id, *config.parameters))
+    """Returns 64 bits that stand for the run, its model and its mixer, for the envelope of every message."""
+    text = "\n".join((config.run_id, config.mixer, *config.parameters))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

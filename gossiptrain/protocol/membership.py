@@ -336,13 +336,17 @@ class Membership:
         return [Send(member.control_address, self._ping(self._probing.begin(member.name, now), member, now))]
 
     def _try_lost(self, now: float) -> list[Effect]:
-        """Tells one of the dead that it is taken for dead; if it lives, it will object."""
+        """Tells one of the dead that it is taken for dead; if it lives, it will object.
+
+        Another process at its address, which knows nobody yet, learns of this peer.
+        """
         low_s, high_s = LOST_RETRY_S_RANGE
         self._lost_at_s = now + min(max(self._timing.lost_retry_s * self.table.living_count(), low_s), high_s)
         dead = [member for member in self.table.gone() if member.verdict == "dead"]
         if not dead:
             return []
         lost = self._chance.choice(dead)
+        lost.has_spoken = False
         return [Send(lost.control_address, self._ping(self._probing.number(), lost, now))]
 
     def _gossip(self, now: float) -> list[Effect]:

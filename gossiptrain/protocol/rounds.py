@@ -13,7 +13,8 @@ and the late peer jumps ahead to it at its next boundary.
 
 As in `exchange`, a peer that has said `Received` is in doubt: the neighbour may have committed the edge. At the deadline
 it skips only the edges that it is not in doubt about, asks about the others, and waits for the answer up to once more
-the time-out: training waits here, so doubt cannot last as it may between pairs.
+the time-out: training waits here, so doubt cannot last as it may between pairs. A neighbour that is suspect is skipped
+at once, but where this peer is in doubt and knows of the suspicion by hearsay only.
 """
 
 from __future__ import annotations
@@ -215,7 +216,13 @@ class NeighbourhoodRounds:
         return self._skip(sender.name, message.reason, now)
 
     def peer_lost(self, name: str, gone: bool, now: float) -> list[Effect]:
-        """A member became suspect, dead, left, or came back as another process: training does not wait for it."""
+        """A member became suspect, dead, left, or came back as another process: training does not wait for it.
+
+        With one exception: where it may have committed already, and is suspect by hearsay only, it is asked.
+        """
+        edge = self._round.edges.get(name) if self._round else None
+        if not gone and edge is not None and edge.is_in_doubt() and not edge.partner.link_is_down:
+            return [self._ask_again(edge)]
         self._waiting.pop(name, None)
         return self._skip(name, "the partner is gone" if gone else "the partner is suspect", now)
 

@@ -1,7 +1,7 @@
 """Synchronous rounds are x <- W x with Metropolis-Hastings weights, and a lost neighbour costs one edge, not the run.
 
 What holds: without losses an edge is mixed by both ends or by none, also at the deadline. Training waits here, so doubt
-ends: an end in doubt gives the edge up when its neighbour becomes suspect, or twice the round's time-out after its start.
+ends: an end in doubt gives the edge up when the link to its neighbour breaks, or twice the time-out after its start.
 """
 
 from __future__ import annotations
