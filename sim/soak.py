@@ -54,6 +54,7 @@ class Schedule:
             "seed": self.seed,
             "until_s": 60.0 * self.minutes,
             "mixer": "d_psgd" if chance.random() < 0.3 else "ad_psgd",
+            "seeds": 8 if chance.random() < 0.7 else 3,
             "founders": 1 if chance.random() < 0.8 else peers,
             "checks_wire": bool(chance.random() < 0.1),
             "workload": {
