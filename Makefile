@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp-installed
 TORCH_PIN := $(if $(filter torch==2.13.0,$(TORCH)),-c constraints.txt,)
 
-.PHONY: demo test chaos lint format bench clean setup
+.PHONY: demo test soak chaos lint format bench clean setup
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ test: $(STAMP) lint
 # Real processes and, as root on Linux, real networks are hurt; with what takes too long for every day.
 chaos: $(STAMP)
 	GOSSIPTRAIN_FULL_CHAOS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m chaos tests/chaos
+
+# 1,000 random fault schedules in the simulator; what is done is kept in soak.jsonl and skipped the next time.
+soak: $(STAMP)
+	$(BIN)/python -m sim soak --schedules 1000 --jobs 2 --peers-max 64 --minutes 10
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""How fast the simulator is: CPU seconds and events a second with the real protocol, and what an event costs by itself.
+"""How fast the simulator is: CPU seconds and cost of an event with the real protocol, and what an event costs by itself.
+
+Two workloads: steps of 0.05 s, where most events are exchanges, and of 0.5 s (`TimedWorkload.protocol_scale`), where most
+are the membership's. Snapshots have 4 MB.
 
 The "own cost" rows replace the protocol by one that only sends three messages a second and answers each: what remains is
 the simulator's own work, with every message encoded for its size and its trace line hashed.
@@ -7,6 +10,7 @@ the simulator's own work, with every message encoded for its size and its trace 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +25,20 @@ from gossiptrain.protocol.events import DeadlineReached, Event, MessageReceived,
 from gossiptrain.protocol.notices import Joined
 from sim import ConstantSteps, LogNormalSteps, Simulation, TimedWorkload
 
-COLUMNS = ("", "peers", "virtual s", "events", "CPU s", "events/s", "us/event", "virtual s / CPU s")
+# The first seconds, in which everybody joins and news of n peers goes to n peers, are told apart.
+START_S = 10.0
+COLUMNS = (
+    "",
+    "workload",
+    "peers",
+    "virtual s",
+    "events",
+    "CPU s",
+    "of it start",
+    "us/event",
+    "CPU ms/peer/virtual s",
+    "peak MB",
+)
 
 
 class Chatter:
@@ -67,32 +84,42 @@ class Figure:
     """One row of the table."""
 
     name: str
+    workload: str
     peers: int
     virtual_s: float
     events: int
     cpu_s: float
+    cpu_s_start: float
+    peak_rss_mb: int
 
     def row(self) -> list[str]:
         return [
             self.name,
+            self.workload,
             str(self.peers),
             f"{self.virtual_s:g}",
             f"{self.events:,}",
             f"{self.cpu_s:.2f}",
-            f"{self.events / self.cpu_s:,.0f}",
+            f"{self.cpu_s_start:.2f}",
             f"{1e6 * self.cpu_s / self.events:.1f}",
-            f"{self.virtual_s / self.cpu_s:.1f}",
+            f"{1e3 * (self.cpu_s - self.cpu_s_start) / (self.peers * (self.virtual_s - START_S)):.2f}",
+            str(self.peak_rss_mb),
         ]
 
     def as_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "us_per_event": 1e6 * self.cpu_s / self.events}
 
 
-def measure(name: str, peers: int, virtual_s: float, **options: Any) -> Figure:
-    """Runs one simulation and takes its CPU time, construction included."""
+def measure(name: str, workload: str, peers: int, virtual_s: float, **options: Any) -> Figure:
+    """Runs one simulation and takes its CPU time, construction included, and that of its first seconds, when all join."""
     began_s = time.process_time()
-    report = Simulation(peers, seed=7, **options).run(virtual_s)
-    return Figure(name, peers, virtual_s, report.events, time.process_time() - began_s)
+    simulation = Simulation(peers, seed=7, start_within_s=min(5.0, 0.5 * peers / 32), **options)
+    simulation.run(START_S)
+    start_s = time.process_time() - began_s
+    report = simulation.run(virtual_s)
+    cpu_s = time.process_time() - began_s
+    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return Figure(name, workload, peers, virtual_s, report.events, cpu_s, start_s, rss_mb)
 
 
 def own_cost(peers: int, virtual_s: float) -> Figure:
@@ -100,19 +127,24 @@ def own_cost(peers: int, virtual_s: float) -> Figure:
     Chatter.peers = peers
     still = TimedWorkload(1000, ConstantSteps(1e6))
     with mock.patch("sim.peer.PeerProtocol", Chatter), mock.patch("sim.checkers.Checkers.look"):
-        return measure("own cost", peers, virtual_s, workload=still)
+        return measure("own cost", "none", peers, virtual_s, workload=still)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter runs, up to 32 peers")
+    parser.add_argument("--peers-max", type=int, default=128, help="1000 adds the run of 1,000 peers, of many minutes")
     options = parser.parse_args()
     described = machine()
-    workload = TimedWorkload(4_000_000, LogNormalSteps(0.05, 0.3, 0.05))
-    runs = [(8, 60.0), (32, 20.0)] if options.quick else [(8, 300.0), (32, 300.0), (128, 60.0)]
+    usual = TimedWorkload(4_000_000, LogNormalSteps(0.05, 0.3, 0.05))
+    scale = TimedWorkload.protocol_scale()
+    long_s, short_s = (60.0, 20.0) if options.quick else (300.0, 60.0)
     figures = [own_cost(peers, 100.0 if options.quick else 1000.0) for peers in (8, 32)]
-    figures += [measure("ad_psgd", peers, virtual_s, workload=workload) for peers, virtual_s in runs]
-    figures += [measure("d_psgd", peers, virtual_s, workload=workload, mixer="d_psgd") for peers, virtual_s in runs]
+    for mixer in ("ad_psgd", "d_psgd"):
+        figures += [measure(mixer, "0.05 s steps", n, long_s, workload=usual, mixer=mixer) for n in (8, 32)]
+    runs = [(32, long_s)] if options.quick else [(32, long_s), (128, short_s), (1000, 600.0)]
+    chosen = [(peers, virtual_s) for peers, virtual_s in runs if peers <= options.peers_max]
+    figures += [measure("ad_psgd", "0.5 s steps", n, virtual_s, workload=scale) for n, virtual_s in chosen]
     print_table("The simulator's speed", COLUMNS, [figure.row() for figure in figures])
     write_results("simulator_core", {"machine": described, "figures": [figure.as_dict() for figure in figures]})
 

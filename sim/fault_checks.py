@@ -86,7 +86,8 @@ class _Checker:
     def _check_overlap(self, fault: Fault) -> None:
         key = _EXCLUSIVE.get(fault.kind, "")
         for peer in fault.peers if fault.kind in (*_EXCLUSIVE, "crash", "restart", "leave", "crash_loop") else ():
-            loop = self._busy.get(("crash_loop", peer))
+            # Messages may come again whatever became of their sender.
+            loop = self._busy.get(("crash_loop", peer)) if fault.kind != "replay" else None
             before = self._busy.get((key, peer), loop)
             before = loop if loop is not None and fault.at_s < loop.end_s else before
             if before is not None and fault.at_s < before.end_s:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -51,6 +54,7 @@ class Schedule:
             "seed": self.seed,
             "until_s": 60.0 * self.minutes,
             "mixer": "d_psgd" if chance.random() < 0.3 else "ad_psgd",
+            "seeds": 8 if chance.random() < 0.7 else 3,
             "founders": 1 if chance.random() < 0.8 else peers,
             "checks_wire": bool(chance.random() < 0.1),
             "workload": {
@@ -146,8 +150,9 @@ class Soak:
         if self._skipped:
             print(f"{self._skipped} of {self._skipped + len(self._todo)} are done already, in {self._results}")
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self._jobs, mp_context=context, initializer=_ignore_interrupts)
+        pool = ProcessPoolExecutor(self._jobs, mp_context=context, initializer=_follow_parent)
         stopped = False
+        before = signal.signal(signal.SIGTERM, _stop)
         try:
             with self._results.open("a", encoding="utf-8") as file:
                 for outcome in self._each(pool):
@@ -160,6 +165,7 @@ class Soak:
             for process in list((pool._processes or {}).values()):
                 process.terminate()
         finally:
+            signal.signal(signal.SIGTERM, before)
             pool.shutdown(wait=not stopped, cancel_futures=True)
         return self._summary(stopped)
 
@@ -223,6 +229,18 @@ class Soak:
         return not failed and not missing
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches all processes of a terminal; the first one decides."""
+def _follow_parent() -> None:
+    """In a worker: Ctrl-C reaches all processes of a terminal, but the first one decides; when that is gone, end too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a worker"
+
+    def wait_for_the_end() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+
+
+def _stop(signal_number: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gossiptrain.errors import ConfigurationError
-from sim.step_times import ConstantSteps, StepTimes
+from sim.step_times import ConstantSteps, LogNormalSteps, StepTimes
 
 
 class Workload(ABC):
@@ -75,6 +75,15 @@ class TimedWorkload(Workload):
             raise ConfigurationError(f"snapshot_bytes={snapshot_bytes!r}: must be at least 1")
         self.snapshot_bytes = snapshot_bytes
         self.step_times = step_times or ConstantSteps()
+
+    @staticmethod
+    def protocol_scale(step_s: float = 0.5, snapshot_bytes: int = 4_000_000) -> TimedWorkload:
+        """Returns a workload for runs of many peers, whose subject is the protocol: few, long, unequal steps.
+
+        A model worth many machines takes half a second or more for a step; exchanges, which come with the boundaries, then
+        do not outnumber the membership's messages, and a simulation is several times faster.
+        """
+        return TimedWorkload(snapshot_bytes, LogNormalSteps(step_s, between=0.3, within=0.05))
 
     def begin(self, seed: int, peer: int) -> None:
         """Nothing to prepare."""

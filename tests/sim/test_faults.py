@@ -43,6 +43,10 @@ def test_a_schedule_survives_being_written_as_rows_and_read_again():
     assert len(EVERYTHING) == 26
 
 
+def test_messages_may_be_replayed_while_their_sender_comes_and_goes():
+    FaultSchedule().crash_loop(1, 10.0, 3, 3.0).replay(1, 12.0, 10.0).stall(1, 30.0, 5.0).replay(1, 31.0, 5.0).check(4)
+
+
 def test_a_schedule_is_in_order_of_time_and_is_not_changed_by_adding():
     schedule = FaultSchedule().crash(0, 5.0)
     later = schedule.crash(1, 1.0)
