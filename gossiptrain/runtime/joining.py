@@ -60,6 +60,7 @@ class Joining:
                 break
             driver.wait_for_change(LOOK_S)
         driver.is_awaited = False
+        self.keeper.is_training = True
         self._say_who_is_missing(awaited)
 
     def _take_over(self) -> None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gossiptrain.errors import ConfigurationError
+from gossiptrain.protocol.fetching import CHUNK_BYTES
 from gossiptrain.runtime.manifest import Manifest
 from gossiptrain.runtime.staging import as_memoryview, host_bytes
 from gossiptrain.runtime.state import Identity, Model, Parts, pack
@@ -30,6 +31,9 @@ from gossiptrain.runtime.threads import start_on_one_core
 # A copy of less is over before anybody could hear of it.
 PAUSE_BYTES_MIN = 256 << 20
 PAUSE_S = 30.0
+# Of a core's time while memory is made ready, so that training on the same cores is not slowed.
+GENTLE_SHARE = 0.03
+PAUSE_S_MAX = 0.2
 
 log = logging.getLogger("gossiptrain")
 
@@ -66,6 +70,7 @@ class Keeper:
 
     Attributes:
         wanted: whether the training thread should call `at_step`; cheap to look at after each step.
+        is_training: whether there is training that must not be slowed.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Keeper:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self.wanted = False
+        self.is_training = False
 
     # Any thread
 
@@ -160,14 +166,22 @@ class Keeper:
 
     def _make_room(self, freeze: Freeze) -> None:
         try:
-            freeze.buffer = self._room(freeze.needs + freeze.needs // 64)
+            freeze.buffer = self._room(freeze.needs + freeze.needs // 64, gently=True)
         except (RuntimeError, MemoryError) as error:
             if self._drop(freeze):
                 freeze.done(error)
         freeze.needs = 0
 
-    def _room(self, nbytes: int) -> Tensor:
-        return host_bytes(max(nbytes, 1), pinned=self._device.type == "cuda")
+    def _room(self, nbytes: int, gently: bool = False) -> Tensor:
+        """Returns host memory whose pages are resident; gently, it takes a small part of a core's time for that."""
+        if self._device.type == "cuda" or not (gently and self.is_training):
+            return host_bytes(max(nbytes, 1), pinned=self._device.type == "cuda")
+        room = torch.empty(max(nbytes, 1), dtype=torch.uint8)
+        for part in room.split(CHUNK_BYTES):
+            began_s = time.perf_counter()
+            part.fill_(0)
+            time.sleep(min(PAUSE_S_MAX, (time.perf_counter() - began_s) * (1 / GENTLE_SHARE - 1)))
+        return room
 
     def _finish(self, freeze: Freeze, buffer: Tensor, parts: Parts, step: int, ready: Any) -> None:
         try:

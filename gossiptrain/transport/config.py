@@ -37,6 +37,12 @@ class TransportConfig:
             A quarter of it is one chunk: fewer and larger chunks mean fewer changes between processes (measured with
             100 MB: quarters of 4 MiB cost 25 % less CPU time than of 1 MiB, and larger ones hardly less).
         linger_s: how long `close` may take to deliver what is queued on the control lane; [0, 10].
+        retransmit_timeout_s: how long what was sent on the control lane may stay unacknowledged by the other's kernel
+            before the link counts as broken and is opened anew; [0.5, 600]. Longer than the interruptions that the
+            network has by itself, shorter than you want to wait after longer ones. Snapshots have 30 s at least.
+        connect_timeout_s: how long one attempt to connect may take; [0.05, 600], above the longest round trip.
+        reconnect_s, reconnect_s_max: pauses between two attempts, the first and the longest; they double in between.
+            In [0.01, 600]. Whoever comes back is heard of after at most the longest.
     """
 
     listen: str = "tcp://127.0.0.1:0"
@@ -49,6 +55,10 @@ class TransportConfig:
     shared_memory: bool = True
     segment_bytes: int = 16 << 20
     linger_s: float = 0.2
+    retransmit_timeout_s: float = 5.0
+    connect_timeout_s: float = 2.0
+    reconnect_s: float = 0.1
+    reconnect_s_max: float = 1.0
 
     def __post_init__(self) -> None:
         host, _ = split_address(self.listen)
@@ -67,6 +77,10 @@ class TransportConfig:
         _check_range("segment_bytes", self.segment_bytes, 16384, 1 << 30)
         _check_range("control_queue_bytes", self.control_queue_bytes, CONTROL_FRAME_BYTES_MAX, 1 << 40)
         _check_range("linger_s", self.linger_s, 0, 10)
+        _check_range("retransmit_timeout_s", self.retransmit_timeout_s, 0.5, 600)
+        _check_range("connect_timeout_s", self.connect_timeout_s, 0.05, 600)
+        _check_range("reconnect_s", self.reconnect_s, 0.01, 600)
+        _check_range("reconnect_s_max", self.reconnect_s_max, self.reconnect_s, 600)
 
 
 def _check_range(name: str, value: float, lowest: float, highest: float) -> None:

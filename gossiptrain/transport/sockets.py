@@ -16,6 +16,8 @@ _CONTROL_MESSAGES_MAX = 256
 _PREFIX_BYTES = 1
 # Also how `fork_guard` tells a transport's connections from others of the process.
 KEEPALIVE_IDLE_S = 2
+# How long a receiver of snapshots may stand still with its buffers full (a checkpoint, a compilation) and keep its links.
+DATA_STALL_S = 30.0
 
 
 def frame_bytes_max(config: TransportConfig, lane: Lane) -> int:
@@ -40,6 +42,10 @@ def _configure(socket: zmq.Socket, config: TransportConfig, lane: Lane, host: st
     socket.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
     socket.set(zmq.TCP_KEEPALIVE_INTVL, 1)
     socket.set(zmq.TCP_KEEPALIVE_CNT, 3)
+    # What was sent and is not acknowledged: without this the kernel goes on for a quarter of an hour, and longer each time.
+    # It also ends a connection whose receiver takes nothing for so long, which on the data lane a stalled peer may do.
+    lasts_s = config.retransmit_timeout_s if lane == "control" else max(DATA_STALL_S, config.retransmit_timeout_s)
+    socket.set(zmq.TCP_MAXRT, int(1000 * lasts_s))
     if ":" in host:
         socket.set(zmq.IPV6, 1)
 
@@ -50,8 +56,10 @@ def open_link(context: zmq.Context, config: TransportConfig, lane: Lane, address
     _configure(socket, config, lane, split_address(address)[0])
     # Without this, what is sent while the peer is away would reach its next incarnation.
     socket.set(zmq.IMMEDIATE, 1)
-    socket.set(zmq.RECONNECT_IVL, 100)
-    socket.set(zmq.RECONNECT_IVL_MAX, 5000)
+    # The kernel repeats a lost SYN after 1, 2, 4, 8, ... seconds; a fresh attempt finds a healed network sooner.
+    socket.set(zmq.CONNECT_TIMEOUT, int(1000 * config.connect_timeout_s))
+    socket.set(zmq.RECONNECT_IVL, int(1000 * config.reconnect_s))
+    socket.set(zmq.RECONNECT_IVL_MAX, int(1000 * config.reconnect_s_max))
     return socket
 
 

@@ -60,6 +60,10 @@ def test_loopback_is_told_from_the_rest() -> None:
         ("control_queue_bytes", 10),
         ("linger_s", -1),
         ("segment_bytes", 100),
+        ("retransmit_timeout_s", 0),
+        ("connect_timeout_s", 0),
+        ("reconnect_s", 0),
+        ("reconnect_s_max", 0.01),
     ],
 )
 def test_a_bound_out_of_range_is_refused_by_name_and_value(name: str, value: int) -> None:
