@@ -141,7 +141,7 @@ def test_a_slow_line_full_of_snapshots_still_passes_signs_of_life(network: Netwo
         names = start_on(swarm, network)
         network.slow_down(3, mbps=10)
         slow_s = time.time()
-        wait(swarm, 5)
+        wait(swarm, 4)
         swarm.wait_for("peer-3", "Exchanged", since=slow_s)
         for name in names:
             swarm.more_steps(name, 10)
@@ -175,7 +175,7 @@ def test_a_line_that_works_one_way_only_does_not_make_views_flap(network: Networ
         deaf_s = time.time()
         others = names[:3]
         wait_until_whole(swarm, others)
-        wait(swarm, 4)
+        wait(swarm, 2)
         for name in others:
             changes = [e for k in ("PeerDied", "PeerJoined") for e in swarm.events(name, k, deaf_s, peer="peer-3")]
             assert len(changes) == 1, changes
