@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--split-s", type=float, default=60.0, help="how long the long split lasts")
     options = parser.parse_args()
     if reason := why_not():
-        sys.exit(f"network namespaces are needed: {reason}")
+        print(f"nothing is measured, since this machine makes no network namespaces: {reason}")
+        return
     described, figures = machine(), {}
     parts: list[tuple[str, Callable[[Swarm, Network, list[str]], Figures], int]] = [
         ("host unplugged", silent_host, 64),
