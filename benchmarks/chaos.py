@@ -48,19 +48,13 @@ def main() -> None:
         names = swarm.start_together(options.peers)
         wait_until_whole(swarm, names)
         began_s = time.time()
-        pause(swarm, QUIET_S)
+        swarm.pause(QUIET_S)
         victims = [names[1 + number % (len(names) - 1)] for number in range(options.kills)]
         late = [kill_and_restart(swarm, names, victim, at_once=False) for victim in victims]
         soon = [kill_and_restart(swarm, names, victim, at_once=True) for victim in victims]
         gaps = survivors_gaps(swarm, names, began_s, [*late, *soon])
         swarm.finish(*names)
     report(described, options, late, soon, gaps)
-
-
-def pause(swarm: Swarm, seconds: float) -> None:
-    """Lets the peers train."""
-    end_s = time.time() + seconds
-    swarm.until(lambda: time.time() > end_s, f"{seconds} s pass", patience_s=seconds + 60)
 
 
 def kill_and_restart(swarm: Swarm, names: list[str], victim: str, at_once: bool) -> dict[str, Any]:
@@ -72,7 +66,7 @@ def kill_and_restart(swarm: Swarm, names: list[str], victim: str, at_once: bool)
     if not at_once:
         swarm.until(lambda: views_agree(swarm, survivors), f"all miss {victim}")
         row["left_out_s"] = max(first(swarm, n, killed_s, ("PeerSuspected", "PeerDied"), victim) for n in survivors)
-        pause(swarm, AFTER_FAULT_S)
+        swarm.pause(AFTER_FAULT_S)
         row["rewired_s"] = max(rewired_s(swarm, name, killed_s, len(survivors)) for name in survivors)
         row["restarted_s"] = time.time()
     swarm.start(victim)
@@ -84,7 +78,7 @@ def kill_and_restart(swarm: Swarm, names: list[str], victim: str, at_once: bool)
     knows_s = max(first(swarm, victim, listens_s - 0.1, ("PeerJoined",), name) for name in survivors) + listens_s - 0.1
     row["all_alive_s"] = max(alive_s, knows_s) - listens_s
     wait_until_whole(swarm, names)
-    pause(swarm, AFTER_FAULT_S)
+    swarm.pause(AFTER_FAULT_S)
     return row
 
 

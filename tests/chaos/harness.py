@@ -188,6 +188,11 @@ class Swarm:
         logs = "\n".join(f"--- {name}\n{self.log(name)[-2000:]}" for name in self._processes)
         raise AssertionError(f"never happened: {what}\n{logs}")
 
+    def pause(self, seconds: float) -> None:
+        """Lets the peers train for a while."""
+        end_s = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() > end_s, f"{seconds} s pass", patience_s=seconds + PATIENCE_S)
+
     def more_steps(self, name: str, count: int) -> None:
         """Waits until a peer has taken this many more steps."""
         before = self.steps(name).size

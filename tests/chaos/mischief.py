@@ -20,7 +20,7 @@ from gossiptrain.transport import ControlFrame, TransportEvent, ZeroMQTransport
 from gossiptrain.transport.chunks import ChunkHeader, ControlKind, Payload, encode_header
 
 FOREIGN = 1e6  # a finite value that no honest peer has
-FLOOD_BYTES = 16 << 20
+FLOOD_BYTES = 8 << 20
 KEPT_MAX = 2000
 
 

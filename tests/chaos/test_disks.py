@@ -15,7 +15,7 @@ from tests.chaos.harness import Swarm
 from tests.chaos.invariants import check_ended_well, falsely_dead, longest_gap_s, wait_until_whole
 from tests.chaos.settings import quick
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos-b")]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos-a")]
 
 WIDTH = 100_000  # 400 KB
 ATTACH = {"membership": quick(), "checkpoint_every": "20", "keep_checkpoints": 2}
@@ -64,7 +64,7 @@ def test_a_full_disk_costs_checkpoints_but_neither_training_nor_the_older_ones(
         for name in names:
             kept = whole(small_disk / name)
             assert kept, "the older ones are there"
-            for _ in range(3):
+            for _ in range(2):
                 swarm.more_steps(name, 30)
                 assert set(kept) <= set(whole(small_disk / name)), "nothing new fits, and nothing old goes"
             assert "could not be written" in swarm.log(name)

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import gossiptrain as gt
 from tests.chaos.harness import Swarm
+from tests.chaos.hosts import start_on
 from tests.chaos.invariants import (
     agreed_at_s,
     check_ended_well,
@@ -44,25 +44,6 @@ def network() -> Iterator[Network]:
         yield made
 
 
-def start_on(swarm: Swarm, network: Network, **attach: Any) -> list[str]:
-    """Starts one peer on each host."""
-    count = len(network.hosts)
-    for host in network.hosts:
-        where = {"listen": network.listen(host), "insecure": True, "wait_for_peers": count, **attach}
-        swarm.start(f"peer-{host}", network=network.namespace(host), attach=where)
-    names = [f"peer-{host}" for host in network.hosts]
-    for name in names:
-        swarm.until(lambda name=name: swarm.steps(name).size, f"{name} takes a step")
-    wait_until_whole(swarm, names)
-    return names
-
-
-def wait(swarm: Swarm, seconds: float) -> None:
-    """Lets the peers train for a while."""
-    end_s = time.time() + seconds
-    swarm.until(lambda: time.time() > end_s, f"{seconds} s pass", patience_s=seconds + 60)
-
-
 def check_no_pause(swarm: Swarm, names: list[str], since: float, until: float) -> None:
     for name in names:
         times = swarm.steps(name)
@@ -80,7 +61,7 @@ def test_both_halves_of_a_split_network_train_and_agree_soon_after_it_is_mended(
         split_s = time.time()
         network.partition((0, 1), (2, 3))
         if is_full:
-            wait(swarm, 60)
+            swarm.pause(60)
         for side in sides:
             swarm.until(lambda side=side: views_agree(swarm, side) and graph_is_whole(swarm, side), f"{side} is alone")
             for name in side:
@@ -102,7 +83,7 @@ def test_a_split_shorter_than_the_tolerance_costs_nobody_its_place(network: Netw
         network.partition((0, 1), (2, 3))
         for name, other in (("peer-0", "peer-2"), ("peer-0", "peer-3"), ("peer-3", "peer-0"), ("peer-3", "peer-1")):
             swarm.wait_for(name, "PeerSuspected", peer=other)
-        wait(swarm, 5)
+        swarm.pause(5)
         healed_s = time.time()
         network.heal()
         for name, other in (("peer-0", "peer-2"), ("peer-1", "peer-3"), ("peer-3", "peer-0"), ("peer-2", "peer-1")):
@@ -141,7 +122,7 @@ def test_a_slow_line_full_of_snapshots_still_passes_signs_of_life(network: Netwo
         names = start_on(swarm, network)
         network.slow_down(3, mbps=10)
         slow_s = time.time()
-        wait(swarm, 5)
+        swarm.pause(4)
         swarm.wait_for("peer-3", "Exchanged", since=slow_s)
         for name in names:
             swarm.more_steps(name, 10)
@@ -157,7 +138,7 @@ def test_lost_packets_are_nobodys_death(network: Network, tmp_path: Path) -> Non
         for host in network.hosts:
             network.lose(host, one_in=10)
         lossy_s = time.time()
-        wait(swarm, 5)
+        swarm.pause(5)
         for name in names:
             swarm.wait_for(name, "Exchanged", since=lossy_s)
             swarm.more_steps(name, 10)
@@ -175,7 +156,7 @@ def test_a_line_that_works_one_way_only_does_not_make_views_flap(network: Networ
         deaf_s = time.time()
         others = names[:3]
         wait_until_whole(swarm, others)
-        wait(swarm, 4)
+        swarm.pause(2)
         for name in others:
             changes = [e for k in ("PeerDied", "PeerJoined") for e in swarm.events(name, k, deaf_s, peer="peer-3")]
             assert len(changes) == 1, changes

@@ -18,7 +18,7 @@ from tests.chaos.invariants import (
 )
 from tests.chaos.settings import quick
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos-a")]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos-b")]
 
 ALL_ALIVE_S = 10.0
 
