@@ -10,7 +10,7 @@ from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.dissemination import Dissemination
 from gossiptrain.protocol.effects import Disconnect, Effect, Fail, Notify, Send
 from gossiptrain.protocol.member_table import Member, MemberTable, digest, order_of
-from gossiptrain.protocol.messages import STATES, MemberEntry, Sync
+from gossiptrain.protocol.messages import STATES, Gossip, MemberEntry, Sync
 from gossiptrain.protocol.name_claims import NameClaims
 from gossiptrain.protocol.notices import PeerDied, PeerJoined, PeerLeft, PeerRecovered, PeerSuspected
 from gossiptrain.protocol.probing import Probing
@@ -107,19 +107,22 @@ class Roster:
         """
         effects: list[Effect] = []
         for entry in entries:
-            if entry.name == self._config.name:
-                effects += self._about_me(entry, now)
-            else:
-                effects += self._merge_one(entry, teller, now, whole)
+            member = self.table.get(entry.name)
+            if member is not None:
+                # Most news are known already; this is where a large group spends its time.
+                is_known = entry.incarnation == member.incarnation and entry.boot == member.boot
+                if is_known and entry.state == "alive" == member.verdict:
+                    continue
+                effects += self._merge_one(entry, member, teller, now, whole)
+            elif entry.name == self._config.name:
+                effects += self._about_me(entry, teller, now)
+            elif entry.incarnation <= INCARNATION_JUMP_MAX:
+                effects += self._meet(entry, teller, now)
         return effects
 
-    def _merge_one(self, entry: MemberEntry, teller: str, now: float, whole: bool) -> list[Effect]:
-        member = self.table.get(entry.name)
-        known = member.incarnation if member is not None else 0
-        if entry.incarnation > known + INCARNATION_JUMP_MAX:
+    def _merge_one(self, entry: MemberEntry, member: Member, teller: str, now: float, whole: bool) -> list[Effect]:
+        if entry.incarnation > member.incarnation + INCARNATION_JUMP_MAX:
             return []
-        if member is None:
-            return self._meet(entry, teller, now)
         state, is_same = entry.state, member.boot == entry.boot
         if whole and state == "dead" and member.is_living and is_same:
             state = "suspect"
@@ -131,7 +134,7 @@ class Roster:
         if order < mine:
             if not is_same or not member.is_living:
                 self.pass_on(member.entry(now))
-            return []
+            return self._correct(teller, member, now) if entry.state in ("suspect", "dead") else []
         if not is_same:
             return self._meet(entry, teller, now)
         if state == "suspect":
@@ -210,7 +213,12 @@ class Roster:
             effects.append(Notify(PeerJoined(member.name, member.control_address)))
         return effects
 
-    def _about_me(self, entry: MemberEntry, now: float) -> list[Effect]:
+    def _correct(self, teller: str, about: Member, now: float) -> list[Effect]:
+        """Whoever tells old ill news has missed that they are over, and would act on them."""
+        member = self.table.get(teller)
+        return [Send(member.control_address, Gossip((about.entry(now),)))] if member is not None else []
+
+    def _about_me(self, entry: MemberEntry, teller: str, now: float) -> list[Effect]:
         """Others are told that this peer lives, whatever they heard; a second process of its name is found out."""
         mine = self.me.order()
         if entry.incarnation > self.me.incarnation + INCARNATION_JUMP_MAX:
@@ -226,7 +234,7 @@ class Roster:
             self.raise_incarnation(entry.incarnation + 1, now)
             self._probing.worsen(entry.state == "suspect")
         elif is_wrong:
-            self.pass_on(self.me.entry(now))  # this teller has missed that it is over
+            return self._correct(teller, self.me, now)
         elif entry.incarnation > self.me.incarnation:
             self.me.incarnation = entry.incarnation
         return []

@@ -1,4 +1,4 @@
-"""News are told so many times, the least told first, and the newest word about a member only."""
+"""News are told so many times, the untold first, and the newest word about a member only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_each_piece_is_told_exactly_as_often_as_the_limit_says(pieces: int, per_
         assert len(taken) <= per_message
         assert len({e.name for e in taken}) == len(taken)
         told.update(e.name for e in taken)
-        assert max(told.values()) - min(told[f"p{i}"] for i in range(pieces)) <= 1, "the least told goes first"
+        assert max(told.values()) - min(told[f"p{i}"] for i in range(pieces)) <= 1, "the untold go first"
     assert told == {f"p{index}": limit for index in range(pieces)}
     assert len(news) == 0
 
