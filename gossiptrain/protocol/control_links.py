@@ -14,7 +14,7 @@ from gossiptrain.protocol.messages import Gossip, Ping
 
 LINKS_MAX = 128
 STRANGER_IDLE_S = 6.0
-LOOKS_EVERY_S = 1.0
+LOOKS_EVERY_S = 5.0
 
 
 class ControlLinks:
@@ -58,7 +58,7 @@ class ControlLinks:
         return result
 
     def close_idle(self, needed: set[str], now: float) -> list[Effect]:
-        """Closes what is not needed any more; looks once a second.
+        """Closes what is not needed any more; looks every few seconds.
 
         Args:
             needed: addresses of links to be kept whatever their use.

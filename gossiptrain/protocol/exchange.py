@@ -79,6 +79,10 @@ class PairExchange:
         self._neighbours = neighbours
         return self._begin(now)
 
+    def is_free(self) -> bool:
+        """Says whether an exchange could be begun now."""
+        return self._is_free()
+
     def takes(self, offer: Offer) -> bool:
         """Says whether the offer is well formed for this part."""
         return offer.kind == "pair"

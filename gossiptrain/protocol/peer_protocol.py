@@ -35,6 +35,7 @@ from gossiptrain.protocol.rewiring import Rewiring
 from gossiptrain.protocol.view import others_ready, view_of
 
 REASON_CHARACTERS_MAX = 1024
+TIDIES_EVERY_S = 1.0
 STRANGERS_SAY = (m.Hello, m.Refuse, m.StatusRequest)
 CARRY_NEWS = (m.Gossip, m.Ping, m.Ack, m.PingRequest)
 
@@ -65,6 +66,7 @@ class PeerProtocol:
         self._leaving = False
         self._failed = False
         self._around: tuple[str, ...] = ()
+        self._tidy_at_s = 0.0
         self._data_links: set[str] = set()
         self._version_seen = self._membership.table.version
         self._neighbours: tuple[tuple[int, int], tuple[str, ...]] = ((-1, -1), ())
@@ -81,6 +83,8 @@ class PeerProtocol:
         if self.caught_up and not was_caught_up:
             self._rounds.caught_up()
             self._membership.caught_up(now)
+        if not effects:
+            return effects
         self._note(effects)
         return self._links.mind(effects, now)
 
@@ -295,13 +299,14 @@ class PeerProtocol:
             effects += self._exchanges.peer_lost(name, gone, now)
         if self._version_seen != self._membership.table.version:
             self._version_seen = self._membership.table.version
-            self._rewiring.view_changed(now)
+            self._rewiring.view_changed(self._membership.table.living_count(), now)
         if self._rewiring.is_due(now) and self._rewiring.rewire(self._membership.living(), now):
             self._exchanges.pairs.turn = 0
             effects += self._open_links()
         if self._leaving or self.config.kind == "round":
             return effects
-        effects += self._exchanges.pairs.begin(self._partners(now), now)
+        if self._exchanges.pairs.is_free():
+            effects += self._exchanges.pairs.begin(self._partners(now), now)
         publish = self._others_living()
         if publish != self._publish:
             self._publish = publish
@@ -329,7 +334,10 @@ class PeerProtocol:
         return effects
 
     def _close_loose_links(self, now: float) -> list[Effect]:
-        """Closes the links that neither the graph nor an open exchange needs any more."""
+        """Closes the links that neither the graph nor an open exchange needs any more; looks once a second."""
+        if now < self._tidy_at_s:
+            return []
+        self._tidy_at_s = now + TIDIES_EVERY_S
         needed = self._exchanges.busy_with().union(self._around, self._rewiring.former_neighbours(now))
         members = [member for name in needed if (member := self._membership.get(name))]
         loose = self._data_links - {member.data_address for member in members}

@@ -19,6 +19,7 @@ from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.config import MembershipConfig, TopologySpec
 
 NEVER_S = float("inf")
+PATIENT_FROM = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,15 @@ class Rewiring:
         self._former_until_s = 0.0
         self.topology = Topology(0, (own,), own, _single(own))
 
-    def view_changed(self, now: float) -> None:
-        """Somebody joined or was lost: the graph is laid anew when the view has rested for a moment."""
+    def view_changed(self, living: int, now: float) -> None:
+        """Somebody joined or was lost: the graph is laid anew when the view has rested for a moment.
+
+        It may go on changing, and with many members it takes longer to lay: then the patience is greater too.
+        """
         if self._changed_s is None:
             self._changed_s = now
-        self._due_s = min(now + self._timing.rewire_debounce_s, self._changed_s + self._timing.rewire_within_s)
+        within_s = self._timing.rewire_within_s * max(1.0, living / PATIENT_FROM)
+        self._due_s = min(now + self._timing.rewire_debounce_s, self._changed_s + within_s)
 
     def is_due(self, now: float) -> bool:
         """Says whether it is time for `rewire`."""

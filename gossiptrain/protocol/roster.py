@@ -57,6 +57,8 @@ class Roster:
 
     def take_lost(self) -> list[tuple[str, bool]]:
         """Returns (name, gone) of those lost since the last call: dead, left or replaced (gone), or only suspect."""
+        if not self._lost:
+            return self._lost
         lost, self._lost = self._lost, []
         return lost
 

@@ -247,7 +247,7 @@ def test_a_link_to_a_stranger_is_closed_when_it_is_idle() -> None:
     part = links(set())
     part.mind([Send("s", m.Leave("x"))], 10.0)
     assert part.close_idle(set(), 10.0 + STRANGER_IDLE_S - 0.1) == []
-    assert part.close_idle(set(), 12.0 + STRANGER_IDLE_S) == [Disconnect("s", "control")]
+    assert part.close_idle(set(), 16.0 + STRANGER_IDLE_S) == [Disconnect("s", "control")]
 
 
 @pytest.mark.slow
