@@ -255,7 +255,11 @@ class SimulatedPeer:
 
     def later(self, event: Event) -> None:
         """Gives an event to the protocol in the driver's next turn."""
-        self.world.clock.at(self.world.clock.now + TURN_S, lambda _: self.alive and self._take(event))
+        self._clock.at(self._clock.now + TURN_S, self._take_if_alive, event)
+
+    def _take_if_alive(self, event: Event) -> None:
+        if self.alive:
+            self._take(event)
 
     def _take(self, event: Event) -> None:
         if self.world.clock.now < self.stalled_until_s:
