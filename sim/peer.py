@@ -7,7 +7,6 @@ boundaries, these before deadlines; an exchange's snapshot is pinned until relea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -47,16 +46,14 @@ from gossiptrain.protocol.notices import Joined, Notice
 from gossiptrain.protocol.peer_protocol import PeerProtocol
 from sim import trace
 from sim.bandwidth import Flow
-from sim.checkers import Checkers
-from sim.clock import DEADLINES, Clock
+from sim.clock import DEADLINES
 from sim.links import Link
-from sim.network import Network
 from sim.states import StatePart, States
 from sim.training_thread import Payload, TrainingThread
-from sim.workload import Workload
+from sim.world import World
 
 if TYPE_CHECKING:
-    from sim.trace import Trace
+    pass
 
 SEEDS_EVERY_S = 0.5
 SPINS_MAX = 1000
@@ -64,20 +61,6 @@ SPINS_MAX = 1000
 TURN_S = 1e-4
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-@dataclass(slots=True)
-class World:
-    """What all peers of a simulation share."""
-
-    clock: Clock
-    network: Network
-    workload: Workload
-    trace: Trace
-    checkers: Checkers
-    seed: int
-    checks_wire: bool
-    seeds: Callable[[SimulatedPeer], tuple[str, ...]]
 
 
 class SimulatedPeer:
@@ -255,7 +238,11 @@ class SimulatedPeer:
 
     def later(self, event: Event) -> None:
         """Gives an event to the protocol in the driver's next turn."""
-        self.world.clock.at(self.world.clock.now + TURN_S, lambda _: self.alive and self._take(event))
+        self._clock.at(self._clock.now + TURN_S, self._take_if_alive, event)
+
+    def _take_if_alive(self, event: Event) -> None:
+        if self.alive:
+            self._take(event)
 
     def _take(self, event: Event) -> None:
         if self.world.clock.now < self.stalled_until_s:

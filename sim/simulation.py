@@ -18,11 +18,12 @@ from sim.faults import FaultSchedule
 from sim.injection import Injector
 from sim.network import Network
 from sim.network_options import NetworkOptions
-from sim.peer import SimulatedPeer, World
+from sim.peer import SimulatedPeer
 from sim.report import Report, Sample
 from sim.streams import generator
 from sim.trace import Trace
 from sim.workload import TimedWorkload, Workload
+from sim.world import World
 
 KINDS = {"ad_psgd": "pair", "d_psgd": "round"}
 

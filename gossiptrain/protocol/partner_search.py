@@ -1,7 +1,7 @@
 """Whom to offer an exchange next, and when: those who asked in vain first, then one neighbour after the other.
 
-Who refuses an offer calls back: it remembers who asked, the newest first since they most likely still wait, and offers to
-those before anybody else when its own slot is free again. So a refused peer need not ask on and on. It waits for such a
+Who refuses an offer calls back: it remembers who asked, and offers to one of those before anybody else when its own slot
+is free again. To any of them: the newest most likely still wait, but calling them first starves all others around a hub. So a refused peer need not ask on and on. It waits for such a
 call and asks a further neighbour after pauses that double, measured against its own time from one exchange to the next.
 A call may be lost or forgotten: when all neighbours have been asked, they are asked anew after a longer time.
 """
@@ -52,9 +52,9 @@ class PartnerSearch:
         if now >= self._forget_at_s:
             self._asked.clear()
             self._forget_at_s = NEVER_S
-        caller = next((name for name in reversed(self._callers) if may_call(name)), None)
+        callers = [name for name in self._callers if may_call(name)]
         fresh = [name for name in neighbours if name not in self._asked]
-        if caller is None and not fresh:
+        if not callers and not fresh:
             self._ask_at_s = NEVER_S
             if neighbours and self._forget_at_s == NEVER_S:
                 self._forget_at_s = now + max(self._patience_s, self._cycle_s) * (0.5 + chance.uniform())
@@ -65,7 +65,7 @@ class PartnerSearch:
             return None
         self._ask_at_s = NEVER_S
         self._asks += 1
-        name = caller if caller is not None else chance.choice(fresh)
+        name = chance.choice(callers or fresh)
         self._callers.pop(name, None)
         self._asked.add(name)
         return name

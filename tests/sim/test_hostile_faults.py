@@ -18,7 +18,7 @@ def _run(faults: FaultSchedule, until_s: float = 50.0, peers: int = 5) -> Report
 @pytest.mark.parametrize("how", ["corrupt", "truncate", "oversize"])
 def test_what_is_no_message_is_refused_counted_and_survived(how):
     report = _run(FaultSchedule().garble(1, 10.0, 10.0, how=how, share=0.3)).require("frame refused")
-    assert report.saw["frame refused"] == report.network["damaged"] > 10
+    assert report.saw["frame refused"] == report.network["damaged"] > 3
     assert sum(peer.frames_refused for peer in report.peers) == report.saw["frame refused"]
     assert report.saw["PeerDied"] == 0
     assert len([1 for time_s, _ in report.peer("peer-1").notices if time_s > 21.0]) > 20, "it exchanges again"
