@@ -212,10 +212,7 @@ class SimulatedPeer:
 
     def take_message(self, envelope: Envelope) -> None:
         """A control message arrived at the process, if it still lives."""
-        if self._clock.now < self.stalled_until_s:
-            self._mailbox.append(MessageReceived(envelope))
-        else:
-            self.handle(MessageReceived(envelope))
+        self.take(MessageReceived(envelope))
 
     def take_frame(self, frame: bytes) -> None:
         """Bytes arrived that need not be a message: they are decoded as the sockets do it, and counted if refused."""
