@@ -195,10 +195,7 @@ class SimulatedPeer:
 
     def take_message(self, envelope: Envelope) -> None:
         """A control message arrived at the process, if it still lives."""
-        if self._clock.now < self.stalled_until_s:
-            self._mailbox.append(MessageReceived(envelope))
-        else:
-            self.handle(MessageReceived(envelope))
+        self.take(MessageReceived(envelope))
 
     def take_frame(self, frame: bytes) -> None:
         """Bytes arrived that need not be a message: they are decoded as the sockets do it, and counted if refused."""
@@ -214,37 +211,29 @@ class SimulatedPeer:
         """A link went up or down, or an address refused; of links closed meanwhile nothing is told."""
         address, lane, kind = evidence
         if self.alive and address in (self.control_links if lane == "control" else self.data_links):
-            self._take(LinkEvidence(address, lane, kind))  # type: ignore[arg-type]
+            self.take(LinkEvidence(address, lane, kind))  # type: ignore[arg-type]
 
     def take_snapshot(self, key: TransferKey, payload: Payload | StatePart) -> None:
         """The last byte of a snapshot, or of a part of a state, arrived; it is checked before the protocol hears of it."""
         if not self.alive:
             return
         if isinstance(payload, StatePart):
-            if self.states.awaits(key):
-                self._take(self.states.arrived(key, payload))
+            self.states.arrived(key, payload)
             return
         if key not in self.expected:
             return
         del self.expected[key]
         value, fault = payload
         if fault in ("size", "checksum"):
-            self._take(SnapshotRejected(key, fault))
+            self.take(SnapshotRejected(key, fault))
         elif fault or not self.world.workload.is_finite(value):
-            self._take(SnapshotRejected(key, "non-finite"))
+            self.take(SnapshotRejected(key, "non-finite"))
         else:
             self.received[key] = payload
-            self._take(SnapshotReceived(key))
+            self.take(SnapshotReceived(key))
 
-    def later(self, event: Event) -> None:
-        """Gives an event to the protocol in the driver's next turn."""
-        self._clock.at(self._clock.now + TURN_S, self._take_if_alive, event)
-
-    def _take_if_alive(self, event: Event) -> None:
-        if self.alive:
-            self._take(event)
-
-    def _take(self, event: Event) -> None:
+    def take(self, event: Event) -> None:
+        """Something happened to the process, if it still lives."""
         if self.world.clock.now < self.stalled_until_s:
             self._mailbox.append(event)
         else:

@@ -23,6 +23,7 @@ from gossiptrain.protocol.effects import (
 )
 from gossiptrain.protocol.events import (
     AdoptionFailed,
+    Event,
     ManifestReceived,
     SnapshotReceived,
     SnapshotRejected,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from sim.peer import SimulatedPeer
 
 MANIFEST_HEAD_BYTES = 2000
+# When the driver hears of an adoption that failed.
+TURN_S = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +107,17 @@ class States:
             world.checkers.fail("I3", self._peer, f"holds {len(self.frozen)} frozen states; one is enough")
         self._peer.handle(StateFrozen(self._version, step, state.manifest_bytes, nbytes))
 
-    def awaits(self, key: TransferKey) -> bool:
-        """Says whether a manifest or a piece is expected under this key."""
-        return key in self._awaited
-
     def discard(self, key: TransferKey) -> None:
         """What is under way under this key is not wanted any more."""
         self._awaited.pop(key, None)
 
-    def arrived(self, key: TransferKey, part: StatePart) -> SnapshotReceived | SnapshotRejected | ManifestReceived:
-        """Takes what was expected; returns what the protocol is told."""
-        begin, end = self._awaited.pop(key)
+    def arrived(self, key: TransferKey, part: StatePart) -> None:
+        """Takes what was expected, and tells the protocol; drops what was not."""
+        expected = self._awaited.pop(key, None)
+        if expected is not None:
+            self._peer.take(self._checked(key, part, *expected))
+
+    def _checked(self, key: TransferKey, part: StatePart, begin: int, end: int) -> Event:
         state = part.state
         if not part.end:
             if state.payload.fault == "size":
@@ -150,10 +153,14 @@ class States:
             peer.world.checkers.fail("I1", peer, "adopts a state of which not every chunk is here")
         self._drop()
         if source.payload.fault or not peer.world.workload.is_finite(source.payload.value):
-            peer.later(AdoptionFailed("non-finite"))
+            peer.world.clock.at(peer.world.clock.now + TURN_S, self._tell, AdoptionFailed("non-finite"))
             return
         peer.world.checkers.adopted(peer, source.payload)
         peer.training.add_adoption(source.payload.value, source.step)
+
+    def _tell(self, event: Event) -> None:
+        if self._peer.alive:
+            self._peer.take(event)
 
     def _drop(self) -> None:
         self._source = None

@@ -34,10 +34,24 @@ def test_a_script_started_by_hand_runs_alone_and_founds_its_run():
         topology=st.sampled_from(["ring", "base_k"]),
         sync_every=st.integers(1, 999),
         insecure=st.booleans(),
+        keep_checkpoints=st.integers(1, 99),
+        resume=st.sampled_from(["", "/tmp/another run"]),
     )
 )
 def test_settings_survive_the_way_through_the_environment(settings):
     assert from_environment(settings.environment()) == settings
+
+
+def test_checkpoints_survive_the_way_through_the_environment():
+    settings = PeerSettings(run_dir=Path("/tmp/a run"), checkpoint_every="10min", keep_checkpoints=7, resume="1")
+    assert from_environment(settings.environment()) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "resume"), [("1", "1"), ("true", "1"), ("0", ""), ("no", ""), ("", ""), ("runs/old", "runs/old")]
+)
+def test_whether_to_resume_is_said_by_yes_or_no_or_a_folder(text, resume):
+    assert from_environment({"GOSSIPTRAIN_RESUME": text, "GOSSIPTRAIN_RUN_DIR": "/tmp/run"}).resume == resume
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def _accepts_all(self, key, payload):
     elif self.alive and key in self.expected:
         del self.expected[key]
         self.received[key] = payload
-        self._take(SnapshotReceived(key))
+        self.take(SnapshotReceived(key))
 
 
 @pytest.mark.parametrize("weight", [0.4, 1.5, -0.1, float("nan")])
