@@ -120,6 +120,13 @@ class BusyAnnounced:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficCounted:
+    """What the transport has counted so far (bytes sent and received, what it rejected), for the status."""
+
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveRequested:
     """Training is over on this peer, or it was told to stop."""
 
@@ -138,6 +145,7 @@ Event = (
     | ManifestReceived
     | AdoptionFailed
     | BusyAnnounced
+    | TrafficCounted
     | DeadlineReached
     | LinkEvidence
     | LeaveRequested

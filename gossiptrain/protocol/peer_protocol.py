@@ -25,6 +25,7 @@ from gossiptrain.protocol.events import (
     SnapshotRejected,
     Started,
     StepsCompleted,
+    TrafficCounted,
 )
 from gossiptrain.protocol.exchanges import Exchanges
 from gossiptrain.protocol.handshake import run_tag
@@ -70,6 +71,7 @@ class PeerProtocol:
         self._data_links: set[str] = set()
         self._version_seen = self._membership.table.version
         self._neighbours: tuple[tuple[int, int], tuple[str, ...]] = ((-1, -1), ())
+        self._traffic: dict[str, int] = {}
         self.counters: dict[str, int] = {}
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -143,7 +145,7 @@ class PeerProtocol:
             self._membership,
             topology=self._rewiring.topology,
             neighbours=set(self.neighbours()),
-            counters=self.counters,
+            counters={**self._traffic, **self.counters},
             step=self._step,
             caught_up=self.caught_up,
             now=now,
@@ -179,6 +181,9 @@ class PeerProtocol:
                 return self._tick(now)
             case BusyAnnounced(seconds):
                 return self._membership.busy(min(max(seconds, 0.0), m.BUSY_S_MAX), now)
+            case TrafficCounted(counters):
+                self._traffic = counters
+                return []
             case LeaveRequested(reason):
                 return self._leave(reason, now)
 

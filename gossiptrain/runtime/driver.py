@@ -48,6 +48,7 @@ from gossiptrain.protocol.events import (
     SnapshotRejected,
     Started,
     StepsCompleted,
+    TrafficCounted,
 )
 from gossiptrain.protocol.messages import TransferKey
 from gossiptrain.protocol.notices import Exchanged, Joined, Notice
@@ -237,6 +238,7 @@ class Driver(threading.Thread):
             self._report_at_s = now + PROGRESS_EVERY_S
             self._exchanges_told = 0
             self.counters = self._count()
+            self._handle(TrafficCounted(dict(self._transport.counters)))
             self._report()
 
     def _count(self) -> dict[str, int]:

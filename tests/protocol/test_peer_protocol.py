@@ -33,6 +33,7 @@ from gossiptrain.protocol.events import (
     SnapshotRejected,
     Started,
     StepsCompleted,
+    TrafficCounted,
 )
 from gossiptrain.protocol.handshake import Handshake
 from gossiptrain.protocol.notices import Left, MemberStatus, Status
@@ -189,6 +190,15 @@ def test_a_survivor_of_all_others_trains_on_alone() -> None:
     assert survivor.longest_gap_s() < 0.29
     assert not survivor.publish
     assert sum(survivor.holds().values()) == 0
+
+
+def test_the_status_tells_what_the_transport_has_counted() -> None:
+    net = cluster(2, pace=4)
+    net.run(2.0)
+    peer = net["peer-0"]
+    net.give(peer, MessageReceived(m.Envelope("stranger", 5, m.Leave("x"))))
+    net.give(peer, TrafficCounted({"bytes_sent": 1234, "no_link": 1}))
+    assert peer.protocol.status(net.now).counters == {"bytes_sent": 1234, "no_link": 1, "message_from_stranger": 1}
 
 
 def test_a_goodbye_gives_everything_back_and_nothing_is_done_afterwards() -> None:
