@@ -59,7 +59,7 @@ class Chatter:
     def handle(self, event: Event, now: float) -> list[Effect]:
         if isinstance(event, MessageReceived):
             if isinstance(event.envelope.message, m.Ping):
-                return [Send(self._by_name[event.envelope.sender], m.Ack(1, 0, 0, True))]
+                return [Send(self._by_name[event.envelope.sender], m.Ack(1, 0, 0))]
             return []
         if isinstance(event, DeadlineReached):
             self._next_s = now + 1.0
@@ -68,6 +68,9 @@ class Chatter:
         if isinstance(event, Started):
             return [*(Connect(a, "control") for a in (*self._others, *self._askers)), Notify(Joined(""))]
         return []
+
+    def envelope(self, message: m.Message) -> m.Envelope:
+        return m.Envelope(self.config.name, self.config.boot, message, 0)
 
     def next_deadline(self) -> float:
         return self._next_s
