@@ -29,7 +29,7 @@ from sim import ConstantSteps, LogNormalSteps, Simulation, TimedWorkload
 START_S = 10.0
 COLUMNS = (
     "",
-    "workload",
+    "steps",
     "peers",
     "virtual s",
     "events",
@@ -59,7 +59,7 @@ class Chatter:
     def handle(self, event: Event, now: float) -> list[Effect]:
         if isinstance(event, MessageReceived):
             if isinstance(event.envelope.message, m.Ping):
-                return [Send(self._by_name[event.envelope.sender], m.Ack(1, 0, 0, True))]
+                return [Send(self._by_name[event.envelope.sender], m.Ack(1, 0, 0))]
             return []
         if isinstance(event, DeadlineReached):
             self._next_s = now + 1.0
@@ -68,6 +68,9 @@ class Chatter:
         if isinstance(event, Started):
             return [*(Connect(a, "control") for a in (*self._others, *self._askers)), Notify(Joined(""))]
         return []
+
+    def envelope(self, message: m.Message) -> m.Envelope:
+        return m.Envelope(self.config.name, self.config.boot, message, 0)
 
     def next_deadline(self) -> float:
         return self._next_s
@@ -84,7 +87,7 @@ class Figure:
     """One row of the table."""
 
     name: str
-    workload: str
+    steps: str
     peers: int
     virtual_s: float
     events: int
@@ -95,7 +98,7 @@ class Figure:
     def row(self) -> list[str]:
         return [
             self.name,
-            self.workload,
+            self.steps,
             str(self.peers),
             f"{self.virtual_s:g}",
             f"{self.events:,}",
@@ -110,7 +113,7 @@ class Figure:
         return {**self.__dict__, "us_per_event": 1e6 * self.cpu_s / self.events}
 
 
-def measure(name: str, workload: str, peers: int, virtual_s: float, **options: Any) -> Figure:
+def measure(name: str, steps: str, peers: int, virtual_s: float, **options: Any) -> Figure:
     """Runs one simulation and takes its CPU time, construction included, and that of its first seconds, when all join."""
     began_s = time.process_time()
     simulation = Simulation(peers, seed=7, start_within_s=min(5.0, 0.5 * peers / 32), **options)
@@ -119,7 +122,7 @@ def measure(name: str, workload: str, peers: int, virtual_s: float, **options: A
     report = simulation.run(virtual_s)
     cpu_s = time.process_time() - began_s
     rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return Figure(name, workload, peers, virtual_s, report.events, cpu_s, start_s, rss_mb)
+    return Figure(name, steps, peers, virtual_s, report.events, cpu_s, start_s, rss_mb)
 
 
 def own_cost(peers: int, virtual_s: float) -> Figure:
@@ -141,10 +144,10 @@ def main() -> None:
     long_s, short_s = (60.0, 20.0) if options.quick else (300.0, 60.0)
     figures = [own_cost(peers, 100.0 if options.quick else 1000.0) for peers in (8, 32)]
     for mixer in ("ad_psgd", "d_psgd"):
-        figures += [measure(mixer, "0.05 s steps", n, long_s, workload=usual, mixer=mixer) for n in (8, 32)]
+        figures += [measure(mixer, "0.05 s", n, long_s, workload=usual, mixer=mixer) for n in (8, 32)]
     runs = [(32, long_s)] if options.quick else [(32, long_s), (128, short_s), (1000, 600.0)]
     chosen = [(peers, virtual_s) for peers, virtual_s in runs if peers <= options.peers_max]
-    figures += [measure("ad_psgd", "0.5 s steps", n, virtual_s, workload=scale) for n, virtual_s in chosen]
+    figures += [measure("ad_psgd", "0.5 s", n, virtual_s, workload=scale) for n, virtual_s in chosen]
     print_table("The simulator's speed", COLUMNS, [figure.row() for figure in figures])
     write_results("simulator_core", {"machine": described, "figures": [figure.as_dict() for figure in figures]})
 

@@ -19,6 +19,7 @@ _EXCLUSIVE = {
     "flip_flop": "flip_flop",
     "garble": "garble",
     "replay": "replay",
+    "slander": "slander",
 }
 _NEEDS_LIFE = (
     "crash",
@@ -32,6 +33,7 @@ _NEEDS_LIFE = (
     "reset",
     "address_change",
     "impostor",
+    "slander",
 )
 
 

@@ -63,6 +63,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "address_change": (("peer",), ()),
     "garble": (("peer", "for_s"), ("how", "share")),
     "replay": (("peer", "for_s"), ("share", "later_s")),
+    "slander": (("peer", "for_s"), ()),
     "impostor": (("peer",), ()),
     "stranger": ((), ("differs",)),
     "rolling_restart": (("peers",), ("every_s", "down_s", "graceful")),
@@ -200,6 +201,10 @@ class FaultSchedule:
         if not later_s > 0:
             raise ConfigurationError(f"later_s={later_s!r}: must be a positive number of seconds")
         return self._add("replay", at_s, for_s, peers=(peer,), share=share, later_s=later_s)
+
+    def slander(self, peer: Peer, at_s: float, for_s: float) -> FaultSchedule:
+        """The peer adds to its news that others, who live, are dead."""
+        return self._add("slander", at_s, for_s, peers=(peer,))
 
     def impostor(self, peer: Peer, at_s: float) -> FaultSchedule:
         """Another process, on another host, joins under the name of this living peer."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sim import trace
 from sim.clock import FAULTS
 from sim.faults import Fault, FaultSchedule
-from sim.meddling import Garbling, Replaying
+from sim.meddling import Garbling, Replaying, Slander
 from sim.network import Meddler
 from sim.streams import Uniforms, generator
 
@@ -126,6 +126,12 @@ class Injector:
                 fault.at_s + turn * period_s, partial(_stall_if_alive, peer, period_s * (1 - fault.options["share"]))
             )
         self._hurt(fault.peers, fault.for_s)
+
+    def _slander(self, fault: Fault) -> None:
+        peer = self._simulation.process(fault.peers[0])
+        peer.alter(Slander(peer.name, self._chance(fault)))
+        # Everybody may be out of some views while it lasts; nobody may stay so.
+        self._hurt(self._everybody(), fault.for_s, partial(peer.alter, None))
 
     # Those who must not be let in
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gossiptrain.errors import WireError
 from gossiptrain.protocol import wire
-from gossiptrain.protocol.messages import Envelope
+from gossiptrain.protocol.messages import Ack, Envelope, Gossip, MemberEntry, Message, Ping
 from sim.links import Link
 from sim.streams import Uniforms
 
@@ -66,6 +68,25 @@ class Replaying:
         if receiver is not None and self._network.is_connected(self._host, receiver.host):
             self._network.counters["replayed"] += 1
             receiver.take_message(envelope)
+
+
+class Slander:
+    """Has a member add to each of its messages with news that somebody it has told of before is dead."""
+
+    def __init__(self, own: str, chance: Uniforms) -> None:
+        self._own, self._chance = own, chance
+        self._known: dict[str, MemberEntry] = {}
+
+    def __call__(self, message: Message) -> Message:
+        """Returns the message with one lie more."""
+        if not isinstance(message, (Ping, Ack, Gossip)):
+            return message
+        self._known.update({entry.name: entry for entry in message.updates if entry.name != self._own})
+        if not self._known:
+            return message
+        victim = list(self._known.values())[int(self._chance.next() * len(self._known))]
+        lie = msgspec.structs.replace(victim, state="dead", accuser=self._own)
+        return msgspec.structs.replace(message, updates=(*message.updates[:7], lie))
 
 
 def _decodes(frame: bytes) -> bool:

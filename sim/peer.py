@@ -141,9 +141,10 @@ class SimulatedPeer:
         self.handle(LeaveRequested(reason))
         self.stop("left")
 
-    def alter(self, change: Callable[[Message], Message]) -> None:
-        """Every message goes through `change` before it is sent: a process with another build of the protocol."""
-        self._carry_out[Send] = lambda effect: self._send(Send(effect.address, change(effect.message)))
+    def alter(self, change: Callable[[Message], Message] | None) -> None:
+        """Every message goes through `change` before it is sent, for a process of another build; None ends that."""
+        altered = lambda effect: self._send(Send(effect.address, change(effect.message)))  # type: ignore[misc]  # noqa: E731
+        self._carry_out[Send] = altered if change else self._send
 
     def stall(self, for_s: float) -> None:
         """The whole process stands still from now on."""

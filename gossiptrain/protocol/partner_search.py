@@ -1,10 +1,10 @@
 """Whom to offer an exchange next, and when: those who asked in vain first, then one neighbour after the other.
 
 Who refuses an offer calls back: it remembers who asked, and offers to one of those before anybody else when its own slot
-is free again. To any of them: the newest most likely still wait, but calling them first starves all others around a hub.
+is free again. To any of them: the newest most likely still wait, but calling these first starves the others around a hub.
 So a refused peer need not ask on and on. It waits for such a call and asks a further neighbour after pauses that double,
-measured against its own time from one exchange to the next. A call may be lost or forgotten: when all neighbours have
-been asked, they are asked anew after a longer time.
+measured against its own time from one exchange to the next. A call may be lost or forgotten: when all neighbours have been
+asked, they are asked anew after a longer time.
 """
 
 from __future__ import annotations

@@ -212,12 +212,15 @@ def test_the_display_is_the_one_asked_for():
 
 def test_a_peers_view_of_its_run_is_printed():
     members = (
-        MemberStatus("peer-1", "tcp://127.0.0.1:2", "alive", 900, 0.5, True),
+        MemberStatus("peer-1", "tcp://127.0.0.1:2", "alive", 900, 0.5, True, incarnation=3),
         MemberStatus("peer-2", "tcp://127.0.0.1:3", "dead", 300, 31.0, False),
     )
     console, file = screen()
-    show(Status("peer-0", "abc", 1000, 2, True, "overlay", "ad_psgd", members, {"bytes_sent": 12345}), console)
+    counters = {"bytes_sent": 12_345, "snapshot_bytes_sent": 7_800_000, "no_link": 2}
+    show(Status("peer-0", "abc", 1000, 2, True, "overlay", "ad_psgd", members, counters, 4, 2), console)
     text = text_of(file)
     assert "peer-0  run abc  step 1,000  epoch 2  overlay  ad_psgd" in text
-    assert "peer-1   alive    900" in text
-    assert "bytes_sent 12,345" in text
+    assert "doubts itself (2)" in text
+    assert "peer-1   alive      3    900" in text
+    assert "sent 7.8 MB of snapshots and 0.01 MB of messages, received 0.0 MB and 0.00 MB" in text
+    assert "no_link 2" in text

@@ -32,6 +32,7 @@ EVERYTHING = (
     .address_change(5, 170.0)
     .garble(6, 170.0, 10.0, how="truncate", share=0.5)
     .replay(7, 170.0, 10.0, share=0.5, later_s=5.0)
+    .slander(2, 185.0, 2.0)
     .impostor(0, 190.0)
     .stranger(195.0, differs="version")
     .rolling_restart([4, 5], 200.0, every_s=10.0, down_s=2.0)
@@ -40,7 +41,7 @@ EVERYTHING = (
 
 def test_a_schedule_survives_being_written_as_rows_and_read_again():
     assert FaultSchedule.from_rows(EVERYTHING.to_rows()) == EVERYTHING
-    assert len(EVERYTHING) == 26
+    assert len(EVERYTHING) == 27
 
 
 def test_messages_may_be_replayed_while_their_sender_comes_and_goes():

@@ -69,6 +69,14 @@ def test_a_stranger_that_is_let_in_breaks_i1(monkeypatch):
     assert caught.value.invariant == "I1"
 
 
+def test_who_is_said_to_be_dead_by_a_liar_objects_and_all_views_are_whole_afterwards():
+    faults = FaultSchedule().slander(1, 10.0, 20.0).stall(2, 12.0, 4.0).join(14.0)  # both make news that it can twist
+    report = _run(faults, 100.0).require("graph connected")
+    assert report.saw["PeerDied"] > 0, "the lies are told"
+    assert {len(peer.living) for peer in report.living()} == {6}
+    assert all(peer.steps > 100 for peer in report.living())
+
+
 def test_snapshots_damaged_on_their_way_are_refused():
     report = _run(FaultSchedule().hostile(1, 10.0, 10.0, payload="checksum")).require("SnapshotRefused")
     reasons = {notice.reason for peer in report.peers for _, notice in peer.told(SnapshotRefused)}
