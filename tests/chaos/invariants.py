@@ -105,9 +105,10 @@ def check_ended_well(
         log = swarm.log(name)
         assert codes[name] == 0, log
         assert "Traceback" not in log, log
-        assert swarm.events(name, "Finished")[-1]["ok"] is True
+        assert swarm.events(name, "Finished")[-1]["ok"] is True, f"{name} did not end in order: {log}"
         final = swarm.model(name)
-        assert np.isfinite(final).all()
-        assert lowest <= final.min() <= final.max() <= highest
+        assert np.isfinite(final).all(), f"{name} ended with {final}"
+        assert lowest <= final.min() <= final.max() <= highest, f"{name} ended with {final.min()} to {final.max()}"
         told = [event["value"] for event in swarm.events(name, "Progress") if "value" in event]
-        assert all(value is not None and lowest <= value <= highest for value in told), "a foreign value was mixed in"
+        wrong = [value for value in told if value is None or not lowest <= value <= highest]
+        assert not wrong, f"foreign values were in the mix of {name}: {wrong[:9]}"

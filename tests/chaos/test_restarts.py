@@ -109,4 +109,3 @@ def test_of_two_peers_with_one_name_the_second_is_refused_and_both_sides_say_so(
             assert view(swarm, name) == frozenset(names)
         check_ended_well(swarm, names, lowest=1.5, highest=1.5)
         assert falsely_dead(swarm, names) == []
-        assert not any(swarm.events(name, "PeerSuspected") for name in names)
