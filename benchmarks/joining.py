@@ -96,6 +96,8 @@ def _compare(folder: str, joins: int, quiet_s: float) -> dict[str, Any]:
         end_s, began_s = event["t"], event["t"] - event["seconds"]
         before = _rate(steps, began_s - 0.8 * quiet_s, began_s - 0.1 * quiet_s)
         during = _rate(steps, began_s, end_s)
+        if before is None or during is None:
+            continue  # the machine stood still
         quiet.append(before)
         fetching.append(during)
         ratios.append(during / before)
@@ -108,7 +110,7 @@ def _compare(folder: str, joins: int, quiet_s: float) -> dict[str, Any]:
         "steps_per_s_quiet": statistics.median(quiet),
         "steps_per_s_fetching": statistics.median(fetching),
         "ratio": statistics.median(ratios),
-        "ratio_worst": min(ratios),
+        "ratios": ratios,
         "fetch_s": statistics.median(lasted_s),
         "longest_step_ms": 1000 * statistics.median(gaps),
     }
@@ -120,9 +122,11 @@ def _other_threads_s(pid: int) -> float:
     return sum(thread.user_time + thread.system_time for thread in threads if thread.id != pid)
 
 
-def _rate(steps: np.ndarray, begin_s: float, end_s: float) -> float:
-    """Steps per second, counted between the first and the last step inside."""
+def _rate(steps: np.ndarray, begin_s: float, end_s: float) -> float | None:
+    """Steps per second, counted between the first and the last step inside; None for too few."""
     inside = steps[(steps >= begin_s) & (steps <= end_s)]
+    if len(inside) < 10:
+        return None
     return (len(inside) - 1) / float(inside[-1] - inside[0])
 
 
