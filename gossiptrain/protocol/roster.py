@@ -126,7 +126,7 @@ class Roster:
         if entry.incarnation > member.incarnation + INCARNATION_JUMP_MAX:
             return []
         state, is_same = entry.state, member.boot == entry.boot
-        if whole and state == "dead" and member.is_living and is_same:
+        if state == "dead" and member.is_living and is_same and (whole or self._was_heard(member, entry, now)):
             state = "suspect"
         order, mine = (*order_of(entry)[:2], STATES.index(state)), member.order()
         if order == mine:
@@ -146,6 +146,14 @@ class Roster:
             reason = f"{entry.accuser or teller} accuses it"
             return self.accuse(member, entry.accuser or teller, entry.refused, reason, now)
         return self._changes(member, entry, teller, now)
+
+    def _was_heard(self, member: Member, entry: MemberEntry, now: float) -> bool:
+        """Whether who is said to have been silent too long was heard here meanwhile: it is asked, not buried.
+
+        So it is when a partition ends: what each side made of the other comes to those whom it is about.
+        """
+        tolerance_s = self._config.membership.suspicion_min_s(self.table.living_count())
+        return not entry.refused and now - member.heard_s < tolerance_s
 
     def _changes(self, member: Member, entry: MemberEntry, teller: str, now: float) -> list[Effect]:
         """A member is alive with a higher incarnation, dead, or gone."""
@@ -256,13 +264,13 @@ class Roster:
             self._unsure[member.name] = None
         return self.refresh(member, reason, now)
 
-    def bury(self, name: str, reason: str, now: float) -> list[Effect]:
-        """A member is taken for dead."""
+    def bury(self, name: str, reason: str, now: float, is_gone: bool = False) -> list[Effect]:
+        """A member is taken for dead: because of its silence, or because its process is gone for sure."""
         member = self.table.get(name)
         if member is None or not member.is_living:
             self.suspicions.clear(name)
             return []
-        refused = self.suspicions.is_refused(name)
+        refused = is_gone or self.suspicions.is_refused(name)
         effects = self._end(member, "dead", member.incarnation, now)
         self.pass_on(member.entry(now, self._config.name, refused))
         return [Notify(PeerDied(name, reason)), *effects]
@@ -306,7 +314,7 @@ class Roster:
         tenant = self.table.at(address)
         if tenant is None or tenant.name == newcomer or tenant.state != "suspect":
             return []
-        return self.bury(tenant.name, f"{newcomer} has its address", now)
+        return self.bury(tenant.name, f"{newcomer} has its address", now, is_gone=True)
 
     def _forget(self, name: str) -> None:
         self.suspicions.clear(name)

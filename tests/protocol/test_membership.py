@@ -5,6 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import pytest
 
+from gossiptrain.protocol.config import MembershipConfig
 from gossiptrain.protocol.effects import Disconnect, Send
 from gossiptrain.protocol.events import LinkEvidence, MessageReceived
 from gossiptrain.protocol.handshake import Handshake
@@ -123,6 +124,22 @@ def test_a_peer_frozen_for_eighty_seconds_is_dead_and_comes_back_as_a_member() -
     mixes = len(net["peer-1"].mixes)
     net.run(110.0)
     assert len(net["peer-1"].mixes) > mixes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_when_a_partition_ends_its_sides_bury_nobody_of_their_own(seed: int) -> None:
+    """The verdicts of one side reach those whom they are about; a neighbour who is heard all the time stays alive."""
+    timing = MembershipConfig(probe_period_s=0.25, probe_timeout_s=0.2, stall_tolerance_s=3.0, suspicion_max_factor=1.0)
+    net = cluster(4, seed=seed, membership=timing)
+    net.run(3.0)
+    sides = (("peer-0", "peer-1"), ("peer-2", "peer-3"))
+    net.partition(sides[0], for_s=6.0)
+    net.run(15.0)
+    assert_all_agree(net)
+    for side in sides:
+        died = {name: {notice.peer for notice in net[name].told(PeerDied)} for name in side}
+        assert not any(died[name] & set(side) for name in side), died
 
 
 @pytest.mark.slow
