@@ -153,7 +153,7 @@ class Roster:
         So it is when a partition ends: what each side made of the other comes to those whom it is about.
         """
         tolerance_s = self._config.membership.suspicion_min_s(self.table.living_count())
-        return not entry.refused and now - member.heard_s < tolerance_s
+        return member.has_spoken and not entry.refused and now - member.heard_s < tolerance_s
 
     def _changes(self, member: Member, entry: MemberEntry, teller: str, now: float) -> list[Effect]:
         """A member is alive with a higher incarnation, dead, or gone."""
