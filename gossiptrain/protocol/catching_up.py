@@ -110,6 +110,10 @@ class CatchingUp:
         source, self._adopting, self.done = self._adopting.name, None, True
         return [Notify(Joined(source))]
 
+    def may_seek(self, now: float) -> bool:
+        """Says whether it is time for `seek`: whom to ask is worked out for it, which takes time in large groups."""
+        return now >= self._seek_at_s
+
     def seek(self, others: list[Member], is_first: bool, now: float) -> list[Effect]:
         """Asks a member for its state, the ready ones in turn; or becomes the beginning where there are none.
 

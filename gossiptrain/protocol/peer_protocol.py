@@ -360,7 +360,7 @@ class PeerProtocol:
 
     def _seek_parameters(self, now: float) -> list[Effect]:
         """A newcomer takes a member's parameters before it counts in mixing."""
-        if self.caught_up or self._leaving:
+        if self.caught_up or self._leaving or not self._catching_up.may_seek(now):
             return []
         is_first = self.config.name == self._membership.living()[0]
         return self._catching_up.seek(self._membership.others(), is_first, now)
