@@ -152,7 +152,7 @@ class ExchangeConfig:
     retry_s: float = 2.0
     round_timeout_s: float = 10.0
     quarantine_s: float = 10.0
-    state_mbps: float = 400.0
+    state_mbps: float = 200.0
 
     def __post_init__(self) -> None:
         for item in fields(self):
