@@ -266,8 +266,9 @@ class Membership:
         if member is None:
             return []
         if kind == "up":
-            member.link_is_down = False
-            return [*self._roster.refresh(member, "", now), *self._probe(member, now)]
+            was_suspect, member.link_is_down = member.state == "suspect", False
+            effects = self._roster.refresh(member, "", now)
+            return effects + self._probe(member, now) if was_suspect else effects
         member.link_is_down = True
         if kind == "refused" and self._timing.refused_observers:
             effects = self._roster.accuse(member, self._config.name, True, "its address refuses connections", now)
