@@ -48,7 +48,8 @@ class MembershipConfig:
         join_timeout_s: how long a peer with seeds tries to find anybody before it fails.
         settle_s: how long a peer waits for somebody to begin from before the first by name declares itself the beginning.
         rewire_debounce_s: the graph is laid anew when the view has rested so long, so that many deaths cost one re-wiring.
-        rewire_within_s: ... or at the latest so long after the first change; with n > 100 members n / 100 times as long.
+        rewire_within_s: ... or at the latest so long after the first change. With n > 100 members both are n / 100 times
+            as long.
         overlap_s: for so long after a re-wiring the former neighbours, if alive, count as neighbours too, as long as they
             may not know yet: make before break.
     """

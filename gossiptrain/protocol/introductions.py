@@ -14,6 +14,7 @@ from gossiptrain.protocol.handshake import Handshake
 from gossiptrain.protocol.messages import Envelope, Hello, Message, Refuse, Sync
 from gossiptrain.protocol.notices import PeerRefused, SeedSilent
 
+GREETED_AT_ONCE = 2
 LINGER_S = 2.0
 LINGERING_MAX = 64
 TOLD_MAX = 64
@@ -47,13 +48,13 @@ class Introductions:
         self._started_s = now
 
     def greet(self, addresses: tuple[str, ...], now: float) -> list[Effect]:
-        """Introduces this peer at each address, and again until it answers."""
-        effects: list[Effect] = []
-        for address in addresses:
-            is_own = address == self._config.control_address
-            if not is_own and self._greeting.add(address, now):
-                effects += self._greet(address)
-        return effects
+        """Introduces this peer at the first addresses, and a moment later at those not known as members by then.
+
+        Each answers with the list of members; one is enough, and a second in case the first is gone.
+        """
+        others = [address for address in addresses if address != self._config.control_address]
+        added = [address for address in others if self._greeting.add(address, now)]
+        return [effect for address in added[:GREETED_AT_ONCE] for effect in self._greet(address)]
 
     def judge(self, hello: Hello, holder_address: str | None, name: str) -> Refuse | None:
         """Returns None when the greeter is welcome, else why it is not.

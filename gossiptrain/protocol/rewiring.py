@@ -76,8 +76,9 @@ class Rewiring:
         """
         if self._changed_s is None:
             self._changed_s = now
-        within_s = self._timing.rewire_within_s * max(1.0, living / PATIENT_FROM)
-        self._due_s = min(now + self._timing.rewire_debounce_s, self._changed_s + within_s)
+        patience = max(1.0, living / PATIENT_FROM)
+        rests_s, within_s = patience * self._timing.rewire_debounce_s, patience * self._timing.rewire_within_s
+        self._due_s = min(now + rests_s, self._changed_s + within_s)
 
     def is_due(self, now: float) -> bool:
         """Says whether it is time for `rewire`."""
