@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.donating import FREEZE_PATIENCE, Donor
 from gossiptrain.protocol.effects import (
@@ -44,6 +45,7 @@ from gossiptrain.protocol.notices import ExchangeFailed, Joined, SnapshotRefused
 from gossiptrain.protocol.open_exchange import NEVER_S, PULL_NUMBERS
 
 RETRY_S = 0.1
+RETRY_S_MAX = 1.0
 PIECE_TRIES_MAX = 3
 # A state holds the parameters, what an optimizer keeps for each of them (two or three values, often wider) and buffers.
 STATE_FACTOR_MAX = 32
@@ -89,7 +91,10 @@ class CatchingUp:
         self._corrections = 0
         self._has_stepped_in = False
         self._numbers = PULL_NUMBERS
-        self._attempts = 0
+        # Many who join at once must not all ask the same member, nor at the same moments.
+        self._chance = Chance(config.seed, config.name, config.boot, "catching up")
+        self._attempts = self._chance.below(1 << 16)
+        self._retry_s = RETRY_S
         self._seek_at_s = 0.0
         self._settle_at_s: float | None = None
         self._shunned_until_s: dict[str, float] = {}
@@ -123,7 +128,7 @@ class CatchingUp:
         """
         if self.done or not others or now < self._seek_at_s:
             return []
-        self._seek_at_s = now + RETRY_S
+        self._seek_at_s = now + self._retry_s
         alive = [member for member in others if member.state == "alive"]
         ready = [member for member in alive if member.caught_up]
         if self._settle_at_s is None or any(m.caught_up and m.is_living for m in others):
@@ -151,14 +156,17 @@ class CatchingUp:
         if own is None or not own.is_with(sender, accept.exchange):
             return [Send(sender.control_address, Abort(accept.exchange, "not open here"))]
         if not own.accepted:
+            self._retry_s = RETRY_S
             own.accepted, own.deadline_s = True, now + FREEZE_PATIENCE * self._timing.transfer_timeout_s
         return []
 
     def rejected(self, reject: Reject, sender: Member, now: float) -> list[Effect]:
-        """The member cannot give now; another is asked at the next attempt."""
+        """The member cannot give now; another is asked at the next attempt, each time a little later."""
         own = self._own
         if own is None or own.accepted or not own.is_with(sender, reject.exchange):
             return []
+        if reject.reason == "busy":
+            self._retry_s = min(self._retry_s * (1.25 + 0.5 * self._chance.uniform()), RETRY_S_MAX)
         return self._close(own)
 
     def told(self, message: StateReady | PieceWanted, sender: Member, now: float) -> list[Effect] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from gossiptrain.protocol.catching_up import PIECE_TRIES_MAX, STATE_FACTOR_MAX, STATE_SLACK_BYTES, CatchingUp
@@ -210,7 +211,26 @@ def test_ready_members_are_asked_before_others_and_each_in_turn() -> None:
         offer = messages(effects)[0]
         donor_ = next(m for m in alive if m.control_address == asked[-1])
         part.rejected(Reject(offer.exchange, "busy", 0), donor_, now)
-    assert asked == ["control:b", "control:c"] * 2
+    assert asked in (["control:b", "control:c"] * 2, ["control:c", "control:b"] * 2)
+
+
+def test_newcomers_begin_with_different_members_and_ask_busy_ones_later_and_later() -> None:
+    alive = [member(name, boot, caught_up=True) for boot, name in enumerate("abcdefgh")]
+    firsts = set()
+    for index in range(20):
+        part = CatchingUp(config(f"peer-{index}", index + 100), lambda name: None)
+        times_s, now = [], 0.0
+        while len(times_s) < 12:
+            for offer in (m for m in messages(part.seek(alive, False, now)) if isinstance(m, Offer)):
+                times_s.append(now)
+                source = part._own.source
+                firsts.add(source.name) if len(times_s) == 1 else None
+                part.rejected(Reject(offer.exchange, "busy", 0), source, now)
+            now += 0.01
+        pauses_s = np.diff(times_s)
+        assert pauses_s[0] < 0.2
+        assert 0.9 < pauses_s[-1] < 1.05
+    assert len(firsts) > 4
 
 
 def promised(part: CatchingUp, state_bytes: int = 6 * MIB) -> tuple[Member, ExchangeId, TransferKey]:
