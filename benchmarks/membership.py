@@ -8,13 +8,14 @@ by `chaos.py`.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
-from common import machine, print_table, write_results
+from common import RESULTS, machine, print_table, write_results
 
 from gossiptrain.protocol.config import MembershipConfig
 from gossiptrain.protocol.notices import PeerDied, PeerSuspected, Rewired
@@ -27,6 +28,7 @@ VARIANTS: dict[str, Callable[[], MembershipConfig]] = {
     "gossiptrain": MembershipConfig,
 }
 MEMBERSHIP_MESSAGES = ("Ping", "Ack", "PingRequest", "PingResult", "Gossip", "Sync", "Hello", "Leave")
+SECTIONS = ("false_deaths", "deaths", "recovery", "traffic")
 WARM_UP_S = 20.0
 # Times of the checkers are not what is measured here; plain SWIM would break them.
 LOOSE = Limits(detect_s=1e6, heal_s=1e6, join_s=1e6, half_commit_s=1e6, every_s=10.0)
@@ -188,15 +190,22 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=5.0, help="virtual minutes of stalls in a run")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="parts; the others' results are kept"
+    )
     arguments = parser.parse_args()
+    path = RESULTS / "membership.json"
+    results = json.loads(path.read_text()) if path.exists() and arguments.only != SECTIONS else {}
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        results = {
-            "false_deaths": show_false_deaths(pool, arguments),
-            "deaths": show_deaths(pool, arguments.seeds),
-            "recovery": show_recovery(pool, arguments.seeds),
-            "traffic": show_traffic(pool, arguments.traffic),
-        }
-    write_results("membership", {"machine": machine(), "seeds": arguments.seeds, **results})
+        if "false_deaths" in arguments.only:
+            results["false_deaths"] = show_false_deaths(pool, arguments)
+        if "deaths" in arguments.only:
+            results["deaths"] = show_deaths(pool, arguments.seeds)
+        if "recovery" in arguments.only:
+            results["recovery"] = show_recovery(pool, arguments.seeds)
+        if "traffic" in arguments.only:
+            results["traffic"] = show_traffic(pool, arguments.traffic)
+    write_results("membership", {**results, "machine": machine(), "seeds": arguments.seeds})
 
 
 def show_false_deaths(pool: ProcessPoolExecutor, arguments: argparse.Namespace) -> list[dict[str, Any]]:
