@@ -213,7 +213,9 @@ def show_false_deaths(pool: ProcessPoolExecutor, arguments: argparse.Namespace) 
     found = []
     for variant in VARIANTS:
         for peers in arguments.sizes:
-            seeds = arguments.seeds if variant == "gossiptrain" else max(1, arguments.seeds // (4 if peers <= 32 else 16))
+            seeds = (
+                arguments.seeds if variant == "gossiptrain" else max(1, arguments.seeds // (4 if peers <= 32 else 16))
+            )
             runs = list(pool.map(false_deaths, [(variant, peers, seed, arguments.minutes) for seed in range(seeds)]))
             kills = list(pool.map(death, [(variant, peers, seed, False) for seed in range(min(seeds, 5))]))
             hours = sum(run.member_hours for run in runs)
