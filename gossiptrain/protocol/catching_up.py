@@ -46,6 +46,7 @@ from gossiptrain.protocol.open_exchange import NEVER_S, PULL_NUMBERS
 
 RETRY_S = 0.1
 RETRY_S_MAX = 1.0
+ASKS_AGAIN_S = 10.0
 PIECE_TRIES_MAX = 3
 # A state holds the parameters, what an optimizer keeps for each of them (two or three values, often wider) and buffers.
 STATE_FACTOR_MAX = 32
@@ -67,6 +68,7 @@ class _Pull:
     awaits: TransferKey | None = None
     piece: Piece | None = None
     tries: int = 0
+    asks_again_s: float = NEVER_S
 
     def is_with(self, sender: Member, exchange: ExchangeId) -> bool:
         return self.exchange == exchange and self.source.boot == sender.boot
@@ -158,12 +160,13 @@ class CatchingUp:
         if not own.accepted:
             self._retry_s = RETRY_S
             own.accepted, own.deadline_s = True, now + FREEZE_PATIENCE * self._timing.transfer_timeout_s
+            own.asks_again_s = now + ASKS_AGAIN_S
         return []
 
     def rejected(self, reject: Reject, sender: Member, now: float) -> list[Effect]:
         """The member cannot give now; another is asked at the next attempt, each time a little later."""
         own = self._own
-        if own is None or own.accepted or not own.is_with(sender, reject.exchange):
+        if own is None or (own.accepted and own.ready is not None) or not own.is_with(sender, reject.exchange):
             return []
         if reject.reason == "busy":
             self._retry_s = min(self._retry_s * (1.25 + 0.5 * self._chance.uniform()), RETRY_S_MAX)
@@ -297,6 +300,10 @@ class CatchingUp:
         """Gives up what passed its deadline; a piece that was lost on its way is asked for again first."""
         effects = self._donor.tick(now)
         own = self._own
+        if own is not None and own.ready is None and now >= own.asks_again_s:
+            # The member may have given this peer up, and its word of that may be lost.
+            own.asks_again_s = now + ASKS_AGAIN_S
+            effects.append(Send(own.source.control_address, Offer(own.exchange, "pull", 0, 0)))
         if own is None or now < own.deadline_s:
             return effects
         if own.ready is not None and own.awaits is not None and own.tries < PIECE_TRIES_MAX:

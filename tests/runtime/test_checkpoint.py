@@ -245,7 +245,8 @@ def attached(run_dir: Path, **changes: Any) -> tuple[gt.Peer, nn.Module, torch.o
 
 
 def events(run_dir: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (run_dir / "events" / "a.jsonl").read_text().splitlines()
+    path = run_dir / "events" / "a.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
     return [line for line in map(json.loads, lines) if line["kind"] == kind]
 
 
