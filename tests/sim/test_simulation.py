@@ -75,12 +75,15 @@ def test_the_simulator_needs_neither_torch_nor_zmq():
 
 
 def test_no_module_of_the_simulator_reads_a_clock_or_draws_unseeded_numbers():
-    forbidden = ("torch", "zmq", "time", "random", "threading", "datetime", "secrets")
+    forbidden = {"torch", "zmq", "time", "random", "threading", "datetime", "secrets"}
+    # What runs simulations shows real progress and ends with its parent; nothing of that reaches a simulation.
+    allowed = {"__main__.py": {"time"}, "soak.py": {"time", "threading"}}
     for path in sorted((ROOT / "sim").glob("*.py")):
         for line in path.read_text().splitlines():
             words = line.split()
-            if words[:1] in (["import"], ["from"]) and path.name not in ("__main__.py", "soak.py"):
-                assert words[1].split(".")[0] not in forbidden, f"{path.name}: {line}"
+            if words[:1] in (["import"], ["from"]):
+                found = forbidden - allowed.get(path.name, set())
+                assert words[1].split(".")[0] not in found, f"{path.name}: {line}"
 
 
 def test_the_wire_changes_nothing():
