@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gossiptrain.transport.chunks import ChunkHeader, ControlKind, Payload, enco
 FOREIGN = 1e6  # a finite value that no honest peer has
 FLOOD_BYTES = 8 << 20
 KEPT_MAX = 2000
+DROPPED_MAX = 5
 
 
 def prepare(kind: str, run_dir: Path) -> None:
@@ -40,9 +42,15 @@ class _Hostile(ZeroMQTransport):
         super().__init__(*arguments)
         self._raw = zmq.Context()
         self._sockets: dict[str, zmq.Socket] = {}
+        self._dropped: Counter[str] = Counter()
 
     def say(self, address: str, *parts: bytes) -> None:
-        """Sends raw parts to an inbox; what it does not take within a second is dropped."""
+        """Sends raw parts to an inbox; what it does not take within a second is dropped.
+
+        An inbox that takes nothing several times is nobody's any more: a former life's address, still being tried.
+        """
+        if self._dropped[address] >= DROPPED_MAX:
+            return
         socket = self._sockets.get(address)
         if socket is None:
             socket = self._sockets[address] = self._raw.socket(zmq.DEALER)
@@ -51,7 +59,7 @@ class _Hostile(ZeroMQTransport):
         try:
             socket.send_multipart(parts)
         except zmq.Again:
-            pass
+            self._dropped[address] += 1
 
     def done(self) -> None:
         (self.run_dir / "mischief-done").touch()
