@@ -139,6 +139,7 @@ class Simulation:
         self.former: list[SimulatedPeer] = []
         self.guests: list[Guest] = []
         self.samples: list[Sample] = []
+        self.bytes_sent: list[tuple[float, int]] = []
         self._boots = generator(seed, "boots")
         self._world = World(
             self.clock,
@@ -281,7 +282,12 @@ class Simulation:
         values = self.options.workload.measure(peers)
         if values:
             self.samples.append(Sample(self.now, len(peers), values))
+        self.bytes_sent.append((self.now, self._bytes_sent()))
         self.clock.at(self.now + self.options.observe_every_s, self._observe, None, OBSERVERS)
+
+    def _bytes_sent(self) -> int:
+        processes = [*self.former, *(peer for peer in self.processes if peer is not None)]
+        return sum(peer.bytes_sent() for peer in processes)
 
     def _ended_since(self, since_s: float) -> set[str]:
         return {peer.name for peer in self.all_processes() if since_s <= peer.ended_s < float("inf")}

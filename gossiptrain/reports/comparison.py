@@ -1,0 +1,1 @@
+Comparison = compare = plot_steps_to_target = None
