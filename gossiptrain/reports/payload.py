@@ -12,7 +12,7 @@ from gossiptrain.protocol.notices import Exchanged, PeerDied
 from gossiptrain.reports.layout import layout
 from gossiptrain.reports.record import Array, ProcessRecord, RunRecord
 from gossiptrain.reports.story import story
-from gossiptrain.reports.timeline import Edge, edges, spectral_gaps, standing, suspicions
+from gossiptrain.reports.timeline import Edge, Suspicion, edges, spectral_gaps, standing, suspected, suspicions
 
 VERSION = 1
 TICKS = 20_000
@@ -28,7 +28,7 @@ def payload(record: RunRecord) -> dict[str, Any]:
     """Returns the page's data. Ticks are `tick_s` seconds; peers are named by their place in "peers"."""
     until_s = max(record.until_s, 1e-6)
     scale = _Scale(until_s, {name: place for place, name in enumerate(record.names())})
-    found = edges(record)
+    found, doubts = edges(record), suspicions(record)
     mixes = sum(1 for process in record.processes for _ in process.told(Exchanged))
     return {
         "version": VERSION,
@@ -39,8 +39,9 @@ def payload(record: RunRecord) -> dict[str, Any]:
         "settings": [[name, value] for name, value in record.settings.items()],
         "until_s": until_s,
         "tick_s": scale.tick_s,
-        "peers": _peers(record, scale, found),
+        "peers": _peers(record, scale, found, doubts),
         "edges": _edges(found, scale),
+        "shunned": _shunned(found, doubts, scale),
         "exchanges": _exchanges(record, scale, mixes),
         "exchanges_in_all": mixes,
         "curves": _curves(record),
@@ -70,13 +71,15 @@ class _Scale:
         return [self.index[name] for name in names if name in self.index]
 
 
-def _peers(record: RunRecord, scale: _Scale, found: Sequence[Edge]) -> list[dict[str, Any]]:
+def _peers(
+    record: RunRecord, scale: _Scale, found: Sequence[Edge], doubts: Sequence[Suspicion]
+) -> list[dict[str, Any]]:
     names = record.names()
     lasted: dict[tuple[str, str], float] = {}
     for edge in found:
         lasted[edge.a, edge.b] = lasted.get((edge.a, edge.b), 0.0) + edge.ended_s - edge.began_s
     places_N2 = layout(names, ((a, b, seconds) for (a, b), seconds in lasted.items()))
-    suspected, processes = suspicions(record), _by_name(record)
+    counted, processes = suspected(record, doubts), _by_name(record)
     died: dict[str, list[float]] = {}
     for process in record.processes:
         for time_s, notice in process.told(PeerDied):
@@ -88,7 +91,7 @@ def _peers(record: RunRecord, scale: _Scale, found: Sequence[Edge]) -> list[dict
             "y": round(float(y), 4),
             # began, joined, ended (beyond the end while it lives), how it ended, why
             "lives": [_life(process, scale) for process in processes[name]],
-            "suspected": _thinned([(scale.tick(t), count) for t, count in suspected.get(name, ())]),
+            "suspected": _thinned([(scale.tick(t), count) for t, count in counted.get(name, ())]),
             "known_dead": sorted({scale.tick(t) for t in died.get(name, ())})[:64],
         }
         for name, (x, y) in zip(names, places_N2)
@@ -132,6 +135,17 @@ def _edges(found: Sequence[Edge], scale: _Scale) -> list[int]:
     return [number for row in rows for number in row]
 
 
+def _shunned(found: Sequence[Edge], doubts: Sequence[Suspicion], scale: _Scale) -> list[int]:
+    """[a, b, from, until, ...] of neighbours of which one suspected the other."""
+    pairs = {(edge.a, edge.b) for edge in found}
+    rows = []
+    for doubt in doubts:
+        pair = (doubt.by, doubt.of) if (doubt.by, doubt.of) in pairs else (doubt.of, doubt.by)
+        if pair in pairs and scale.tick(doubt.ended_s) > scale.tick(doubt.began_s):
+            rows.append((*scale.places(pair), scale.tick(doubt.began_s), scale.tick(doubt.ended_s)))
+    return [number for row in sorted(rows, key=lambda row: row[2] - row[3])[:EDGES_MAX] for number in row]
+
+
 def _exchanges(record: RunRecord, scale: _Scale, mixes: int) -> list[int]:
     """[peer, partner, tick of the offer, tick of the mix, ...], every k-th where there are too many."""
     every = math.ceil(max(1, mixes) / EXCHANGES_MAX)
@@ -147,21 +161,21 @@ def _exchanges(record: RunRecord, scale: _Scale, mixes: int) -> list[int]:
 
 def _curves(record: RunRecord) -> list[dict[str, Any]]:
     samples = record.samples
-    rows = _rows(len(samples.time_s), POINTS_MAX)
+    rows = rows_of(len(samples.time_s), POINTS_MAX)
     curves = []
     for measure in samples.measures():
         if not np.isfinite(samples.mean(measure)).any():
             continue
-        curve: dict[str, Any] = {"name": measure, "log": is_logarithmic(measure), "time_s": _short(samples.time_s[rows])}
-        curve["mean"] = _short(samples.mean(measure)[rows])
+        curve: dict[str, Any] = {"name": measure, "log": is_logarithmic(measure), "time_s": short(samples.time_s[rows])}
+        curve["mean"] = short(samples.mean(measure)[rows])
         band = samples.band(measure)
         if band is not None:
-            curve |= {"low": _short(band[0][rows]), "high": _short(band[1][rows])}
+            curve |= {"low": short(band[0][rows]), "high": short(band[1][rows])}
             curve |= _own_curves(record, measure, max(1, len(samples.by_peer)))
         curves.append(curve)
     times_s, gaps = spectral_gaps(record)
     if len(times_s):
-        gap = {"name": "spectral_gap", "log": False, "steps": True, "time_s": _short(times_s, 6), "mean": _short(gaps)}
+        gap = {"name": "spectral_gap", "log": False, "steps": True, "time_s": short(times_s, 6), "mean": short(gaps)}
         curves.append(gap)
     return curves
 
@@ -172,10 +186,10 @@ def _own_curves(record: RunRecord, measure: str, measures: int) -> dict[str, Any
     points = min(POINTS_MAX, PEER_NUMBERS_MAX // (measures * max(1, len(samples.peers))))
     if points < 20:
         return {}
-    rows = _rows(len(samples.time_s), points)
+    rows = rows_of(len(samples.time_s), points)
     index = {name: column for column, name in enumerate(samples.peers)}
     columns_NT = [samples.by_peer[measure][rows, index[name]] if name in index else [] for name in record.names()]
-    return {"own_time_s": _short(samples.time_s[rows]), "own": [_short(column, 4) for column in columns_NT]}
+    return {"own_time_s": short(samples.time_s[rows]), "own": [short(column, 4) for column in columns_NT]}
 
 
 def _steps(record: RunRecord) -> dict[str, Any]:
@@ -189,7 +203,7 @@ def _steps(record: RunRecord) -> dict[str, Any]:
             began = times_s >= process.began_s
             steps_T = np.where(began, process.first_step + process.blocks.steps_until(times_s), steps_T)
         rows.append([int(steps) for steps in steps_T])
-    return {"time_s": _short(times_s), "own": rows}
+    return {"time_s": short(times_s), "own": rows}
 
 
 def _activity(record: RunRecord) -> dict[str, Any]:
@@ -228,11 +242,11 @@ def is_logarithmic(measure: str) -> bool:
     return any(word in measure for word in ("distance", "error"))
 
 
-def _rows(length: int, most: int) -> np.ndarray:
+def rows_of(length: int, most: int) -> np.ndarray:
     """Places of at most so many of a series, the first and the last among them."""
     return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(int)) if length else np.arange(0)
 
 
-def _short(values: Iterable[float], digits: int = 5) -> list[float | None]:
+def short(values: Iterable[float], digits: int = 5) -> list[float | None]:
     """Numbers with few digits; None, JSON's null, for what is not finite."""
     return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in map(float, values)]

@@ -102,21 +102,38 @@ def union(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return joined
 
 
-def suspicions(record: RunRecord) -> dict[str, list[tuple[float, int]]]:
-    """By how many living peers each peer was suspected: (seconds, so many from then on), by the suspect's name."""
-    changes: dict[str, list[tuple[float, int]]] = defaultdict(list)
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A peer left another out of mixing from `began_s` until it answered or was given up, or the run's end."""
+
+    by: str
+    of: str
+    began_s: float
+    ended_s: float
+
+
+def suspicions(record: RunRecord) -> list[Suspicion]:
+    """Every suspicion of the run, in order of the peers that had them; a peer's end ends its own."""
+    found = []
     for process in record.processes:
-        open_since: dict[str, float] = {}
+        since_s: dict[str, float] = {}
         for time_s, notice in process.told(PeerSuspected, PeerRecovered, PeerDied, PeerLeft, PeerJoined):
             if isinstance(notice, PeerSuspected):
-                if notice.peer not in open_since:
-                    open_since[notice.peer] = time_s
-                    changes[notice.peer].append((time_s, 1))
-            elif open_since.pop(notice.peer, None) is not None:
-                changes[notice.peer].append((time_s, -1))
-        for peer in open_since:
-            if process.ended_s <= record.until_s:
-                changes[peer].append((process.ended_s, -1))
+                since_s.setdefault(notice.peer, time_s)
+            elif notice.peer in since_s:
+                found.append(Suspicion(process.name, notice.peer, since_s.pop(notice.peer), time_s))
+        end_s = min(process.ended_s, record.until_s)
+        found += [Suspicion(process.name, of, began_s, max(began_s, end_s)) for of, began_s in since_s.items()]
+    return found
+
+
+def suspected(record: RunRecord, found: Iterable[Suspicion] | None = None) -> dict[str, list[tuple[float, int]]]:
+    """By how many living peers each peer was suspected: (seconds, so many from then on), by the suspect's name."""
+    changes: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for suspicion in suspicions(record) if found is None else found:
+        changes[suspicion.of].append((suspicion.began_s, 1))
+        if suspicion.ended_s < record.until_s:
+            changes[suspicion.of].append((suspicion.ended_s, -1))
     return {peer: _running(found) for peer, found in changes.items()}
 
 

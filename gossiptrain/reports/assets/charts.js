@@ -24,7 +24,11 @@ function makeCharts() {
 function range(curve) {
   const values = [...curve.mean, ...(curve.low || []), ...(curve.high || [])].filter(value => value !== null && (!curve.log || value > 0));
   let low = Math.min(...values), high = Math.max(...values);
-  if (curve.log && high / low > 3) return { log: true, low: Math.max(low, high / 1e9), high };
+  if (curve.log && high / low > 3) {
+    // A first value of next to nothing, before peers differed, would squeeze all others together.
+    const usual = values.sort((a, b) => a - b)[Math.floor(values.length * 0.04)];
+    return { log: true, low: Math.max(low, usual / 2), high: high * 1.1 };
+  }
   if (curve.name === "spectral_gap") return { log: false, low: 0, high: Math.max(0.1, high * 1.08) };
   if (low > 0 && low < 0.4 * high) low = 0;
   const room = 0.06 * (high - low || Math.abs(high) || 1);

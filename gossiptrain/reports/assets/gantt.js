@@ -5,7 +5,7 @@ const gantt = { canvas: $("gantt"), gutter: 64, row: 16 };
 function drawGantt() {
   const n = run.peers.length, colours = view.colours;
   gantt.row = n <= 12 ? 18 : n <= 30 ? 11 : n <= 80 ? 6 : n <= 250 ? 4 : 3;
-  const axis = 22, gap = gantt.row > 8 ? 3 : gantt.row > 3 ? 1 : 0;
+  const axis = 30, top = 7, gap = gantt.row > 8 ? 3 : gantt.row > 3 ? 1 : 0;
   gantt.canvas.style.height = `${n * gantt.row + axis}px`;
   const { context: c, width, height } = fit(gantt.canvas, n * gantt.row + axis);
   const wide = width - gantt.gutter - RIGHT, x = t => gantt.gutter + t / END * wide;
@@ -13,7 +13,7 @@ function drawGantt() {
   c.font = `${gantt.row > 9 ? 12 : 11}px system-ui, sans-serif`;
   const every = Math.ceil(13 / gantt.row);
   run.peers.forEach((peer, place) => {
-    const y = place * gantt.row, tall = gantt.row - gap;
+    const y = top + place * gantt.row, tall = gantt.row - gap;
     if (place === view.chosen) { c.globalAlpha = 0.16; c.fillStyle = colours.accent; c.fillRect(0, y, width, gantt.row); c.globalAlpha = 1; }
     if (place % every === 0 || place === view.chosen) {
       c.fillStyle = place === view.chosen ? colours.ink : colours.soft;
@@ -28,8 +28,8 @@ function drawGantt() {
   c.textBaseline = "top";
   c.font = "11px system-ui, sans-serif";
   for (const time of ticksOf(0, run.until_s, Math.max(2, Math.round(wide / 110))))
-    c.fillText(clock(time, run.until_s).replace(/\.0+ s/, " s"), Math.min(x(time / run.tick_s), width - 20), height - axis + 7);
-  $("now").style.height = `${height - axis}px`;
+    c.fillText(clock(time, run.until_s).replace(/\.0+ s/, " s"), Math.min(x(time / run.tick_s), width - 20), height - 16);
+  $("now").style.height = `${height - axis + top}px`;
   moveNow();
 }
 
@@ -76,6 +76,6 @@ function ganttKey() {
 
 scrubs(gantt.canvas, x => (x - gantt.gutter) / (gantt.width - gantt.gutter - RIGHT) * END);
 gantt.canvas.addEventListener("dblclick", event => {
-  const place = Math.floor(event.offsetY / gantt.row);
+  const place = Math.floor((event.offsetY - 7) / gantt.row);
   if (place < run.peers.length) choose(place);
 });

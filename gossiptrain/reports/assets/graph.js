@@ -17,6 +17,7 @@ function drawGraph() {
   placePeers(width, height);
   const moment = Math.max(END / 160, 0.45 * view.speed / run.tick_s * (view.playing ? 1 : 0));
   const states = run.peers.map(peer => stateAt(peer, t));
+  graph.living = states.filter(lives).length;
   const shown = view.hovered >= 0 ? view.hovered : view.chosen;
   c.lineCap = "round";
   drawEdges(c, states, moment, shown);
@@ -26,7 +27,8 @@ function drawGraph() {
 
 function drawEdges(c, states, moment, shown) {
   const colours = view.colours, t = view.t, rows = run.edges, n = run.peers.length, places = graph.places;
-  const calm = new Path2D(), loose = new Path2D(), broken = new Path2D(), own = new Path2D(), fresh = [], lost = [];
+  const calm = new Path2D(), loose = new Path2D(), broken = new Path2D(), own = new Path2D(), shunned = new Path2D();
+  const fresh = [], lost = [], doubted = shunnedAt(run, t);
   const line = (path, i) => {
     path.moveTo(...places[rows[i]]);
     path.lineTo(...places[rows[i + 1]]);
@@ -42,6 +44,7 @@ function drawEdges(c, states, moment, shown) {
     count += 1;
     const hurt = states[a] === "down" || states[b] === "down" || states[a] === "gone" || states[b] === "gone";
     if (hurt) line(broken, i);
+    else if (doubted.has(`${a}-${b}`)) line(shunned, i);
     else if (a === shown || b === shown) line(own, i);
     else line(rows[i + 4] ? calm : loose, i);
     if (age < moment && rows[i + 2] > 0 && !wasThere(i)) fresh.push([i, 1 - age / moment]);
@@ -51,6 +54,7 @@ function drawEdges(c, states, moment, shown) {
   stroke(c, calm, colours.edge, thin, dense * dimmed);
   stroke(c, loose, colours.edge, thin, dense * 0.75 * dimmed, [thin * 3, thin * 3]);
   stroke(c, broken, colours.down, thin, Math.max(0.4, dense) * 0.7, [thin * 1.2, thin * 3.2]);
+  stroke(c, shunned, colours.suspected, thin, Math.max(0.3, dense), [thin * 1.2, thin * 3.2]);
   stroke(c, own, colours.accent, thin + 0.9, 0.9);
   for (const [group, colour] of [[fresh, colours.new], [lost, colours.down]]) {
     const faint = Math.max(0.25, Math.min(1, 120 / Math.max(1, group.length)));
@@ -122,7 +126,9 @@ function drawPeer(c, place, state, moment, shown) {
       ring(c, x, y, r + Math.max(1.5, r * 0.28), colours.suspected, Math.max(1, r * 0.16), 0.9, [r * 0.42, r * 0.34]);
     }
     disc(c, x, y, r + (n <= 60 ? 1.5 : 0.6), colours.card);
-    disc(c, x, y, r, state === "joining" ? colours.card : colours[state]);
+    // Whom most suspect is filled with the colour of that; a ring says that some do.
+    const byMost = state === "suspected" && suspectedBy(peer, t) > 0.5 * (graph.living - 1);
+    disc(c, x, y, r, state === "joining" ? colours.card : byMost ? colours.suspected : colours.mixing);
     if (state === "joining") ring(c, x, y, r - 1, colours.joining, Math.max(1.2, r * 0.2), 1);
   }
   if (shown) ring(c, x, y, r + 5, colours.ink, 2, 0.9);

@@ -33,8 +33,6 @@ const table = { rows: [], sort: "name", down: false, drawn: 0 };
 const ownCurve = run.curves.find(curve => curve.own);
 if (ownCurve) COLUMNS.splice(3, 0, [label(ownCurve.name).toLowerCase(), "own"]);
 
-const lives = state => state === "mixing" || state === "suspected" || state === "joining";
-
 function makeTable() {
   const heads = element("tr");
   for (const [text, key] of COLUMNS) {

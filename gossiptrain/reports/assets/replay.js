@@ -1,7 +1,7 @@
 "use strict";
 // What was the case at a time: pure functions of a run's data, with no page around them. Times are in ticks.
 
-const ROW = { edge: 5, exchange: 4 };
+const ROW = { edge: 5, exchange: 4, shunned: 4 };
 
 /** The last place whose value is not above `t`, of a sorted list; -1 before the first. */
 function lastAt(values, t) {
@@ -40,6 +40,9 @@ function stateAt(peer, t) {
   return suspectedBy(peer, t) > 0 ? "suspected" : "mixing";
 }
 
+/** Whether a process of the peer lives in this state. */
+const lives = state => state === "mixing" || state === "suspected" || state === "joining";
+
 /** How many peers were in each state. */
 function countsAt(run, t) {
   const counts = { mixing: 0, joining: 0, suspected: 0, down: 0, gone: 0, absent: 0 };
@@ -69,6 +72,13 @@ function exchangesAt(run, t, after) {
   for (let k = low; k < count && rows[ROW.exchange * k + 3] <= t + 4 * after; k++) {
     if (rows[ROW.exchange * k + 2] <= t) found.push(ROW.exchange * k);
   }
+  return found;
+}
+
+/** The pairs of neighbours of which one suspected the other at a time, as "a-b". */
+function shunnedAt(run, t) {
+  const rows = run.shunned, found = new Set();
+  for (let i = 0; i < rows.length; i += ROW.shunned) if (rows[i + 2] <= t && t < rows[i + 3]) found.add(`${rows[i]}-${rows[i + 1]}`);
   return found;
 }
 
@@ -123,6 +133,6 @@ function clock(seconds, length) {
 
 if (typeof module !== "undefined") {
   module.exports = {
-    clock, countsAt, edgesAt, exchangesAt, lastAt, lifeAt, neighboursAt, number, stateAt, suspectedBy, ticksOf, valueAt,
+    clock, countsAt, edgesAt, exchangesAt, lastAt, lifeAt, neighboursAt, number, shunnedAt, stateAt, suspectedBy, ticksOf, valueAt,
   };
 }
