@@ -5,6 +5,7 @@ One seed gives one trace, on every machine. Imports neither torch nor zmq, and r
 
 from __future__ import annotations
 
+from gossiptrain.reports.comparison import compare, plot_steps_to_target
 from sim.checkers import InvariantBroken, Limits
 from sim.faults import Fault, FaultSchedule
 from sim.network_options import NetworkOptions
@@ -33,6 +34,8 @@ __all__ = [
     "TimedWorkload",
     "TraceSteps",
     "Workload",
+    "compare",
     "load",
     "loads",
+    "plot_steps_to_target",
 ]

@@ -129,5 +129,7 @@ def _names(peers: Iterable[int]) -> list[str]:
 
 
 def _size(nbytes: int) -> str:
-    unit, size = next(((unit, size) for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if nbytes >= size), ("B", 1))
+    unit, size = next(
+        ((unit, size) for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if nbytes >= size), ("B", 1)
+    )
     return f"{nbytes / size:.3g} {unit}"

@@ -71,16 +71,18 @@ def events(record: RunRecord) -> Iterator[Event]:
         yield from _members(process, pid, record.until_s)
     for name, spans in stood.items():
         for began_s, ended_s in spans:
-            yield _span("stands still", pids[name], MEMBERS, began_s, min(ended_s, record.until_s), "fault")
+            yield _span("stands still", (pids[name], MEMBERS), began_s, min(ended_s, record.until_s), kind="fault")
     yield from _faults(record)
     yield from _measures(record)
 
 
 def _life(process: ProcessRecord, pid: int, until_s: float) -> Iterator[Event]:
     again = f" (process {process.number})" if process.number else ""
-    yield _instant(f"starts{again}", pid, TRAINING, process.began_s, "life")
+    yield _instant(f"starts{again}", (pid, TRAINING), process.began_s, kind="life")
     if process.ended_s <= until_s:
-        yield _instant(process.end or "ended", pid, TRAINING, process.ended_s, "life", {"reason": process.reason})
+        yield _instant(
+            process.end or "ended", (pid, TRAINING), process.ended_s, kind="life", args={"reason": process.reason}
+        )
 
 
 def _training(process: ProcessRecord, pid: int) -> Iterator[Event]:
@@ -90,18 +92,21 @@ def _training(process: ProcessRecord, pid: int) -> Iterator[Event]:
     before_s = float("inf")
     for began_s, ended_s, count, step in zip(blocks.began_s, blocks.ended_s, blocks.steps, steps):
         if began_s - before_s > 1e-9:
-            yield _span("wait", pid, TRAINING, before_s, began_s, "wait")
-        yield _span(f"{count} steps", pid, TRAINING, began_s, ended_s, "compute", {"step": int(step)})
+            yield _span("wait", (pid, TRAINING), before_s, began_s, kind="wait")
+        yield _span(f"{count} steps", (pid, TRAINING), began_s, ended_s, kind="compute", args={"step": int(step)})
         before_s = ended_s
 
 
 def _exchanges(process: ProcessRecord, pid: int) -> Iterator[Event]:
-    for time_s, notice in process.told(Exchanged):
-        name = f"exchange with {', '.join(notice.partners)}"
-        yield _span(name, pid, EXCHANGES, time_s - notice.seconds, time_s, "exchange")
+    """An exchange may begin before the one before is over, so they are asynchronous spans ("b", "e")."""
+    for number, (time_s, notice) in enumerate(process.told(Exchanged)):
+        same = {"name": f"exchange with {', '.join(notice.partners)}", "cat": "exchange", "pid": pid, "tid": EXCHANGES}
+        same["id"] = f"{pid}/{process.number}/{number}"
+        yield {**same, "ph": "b", "ts": _us(time_s - notice.seconds)}
+        yield {**same, "ph": "e", "ts": _us(time_s)}
     for time_s, notice in process.told(ExchangeFailed):
         name = f"no exchange with {notice.partner}"
-        yield _instant(name, pid, EXCHANGES, time_s, "exchange", {"reason": notice.reason})
+        yield _instant(name, (pid, EXCHANGES), time_s, kind="exchange", args={"reason": notice.reason})
 
 
 def _members(process: ProcessRecord, pid: int, until_s: float) -> Iterator[Event]:
@@ -117,13 +122,14 @@ def _members(process: ProcessRecord, pid: int, until_s: float) -> Iterator[Event
             fields = msgspec.to_builtins(notice)
             about = fields.get("peer", "")
             name = f"{fields.pop('kind')} {about}".strip()
-            yield _instant(name, pid, TRAINING if isinstance(notice, Joined) else MEMBERS, time_s, "notice", fields)
+            tid = TRAINING if isinstance(notice, Joined) else MEMBERS
+            yield _instant(name, (pid, tid), time_s, kind="notice", args=fields)
     for peer, since_s in suspected.items():
         yield from _suspicion(pid, peer, since_s, max(since_s, end_s))
 
 
 def _suspicion(pid: int, peer: str, began_s: float, ended_s: float) -> Iterator[Event]:
-    same = {"name": f"suspects {peer}", "cat": "suspicion", "id": f"{pid}/{peer}", "pid": pid, "tid": MEMBERS}
+    same = {"name": f"suspects {peer}", "cat": "suspicion", "id": f"{pid}/{peer}/{began_s}", "pid": pid, "tid": MEMBERS}
     yield {**same, "ph": "b", "ts": _us(began_s)}
     yield {**same, "ph": "e", "ts": _us(ended_s)}
 
@@ -132,7 +138,7 @@ def _faults(record: RunRecord) -> Iterator[Event]:
     for number, fault in enumerate(record.faults):
         args = {"peers": list(fault.peers), "details": fault.text}
         if fault.ended_s <= fault.began_s:
-            yield _instant(fault.kind, RUN, 1, fault.began_s, "fault", args, scope="g")
+            yield _instant(fault.kind, (RUN, 1), fault.began_s, kind="fault", args=args, scope="g")
             continue
         same = {"name": fault.kind, "cat": "fault", "id": f"fault {number}", "pid": RUN, "tid": 1}
         yield {**same, "ph": "b", "ts": _us(fault.began_s), "args": args}
@@ -152,16 +158,20 @@ def _named(what: str, pid: int, tid: int, name: str) -> Event:
     return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
 
 
-def _span(name: str, pid: int, tid: int, began_s: float, ended_s: float, kind: str, args: Event | None = None) -> Event:
+def _span(
+    name: str, place: tuple[int, int], began_s: float, ended_s: float, *, kind: str, args: Event | None = None
+) -> Event:
     began_us = _us(began_s)
     lasts_us = round(max(0.0, _us(ended_s) - began_us), 3)
+    pid, tid = place
     event = {"ph": "X", "name": name, "cat": kind, "pid": pid, "tid": tid, "ts": began_us, "dur": lasts_us}
     return {**event, "args": args} if args else event
 
 
 def _instant(
-    name: str, pid: int, tid: int, time_s: float, kind: str, args: Event | None = None, scope: str = "t"
+    name: str, place: tuple[int, int], time_s: float, *, kind: str, args: Event | None = None, scope: str = "t"
 ) -> Event:
+    pid, tid = place
     event = {"ph": "i", "s": scope, "name": name, "cat": kind, "pid": pid, "tid": tid, "ts": _us(time_s)}
     return {**event, "args": args} if args else event
 

@@ -79,7 +79,9 @@ class Comparison:
         names = list(measures) or self.measures()
         for name in names:
             if not any(name in record.samples.measures() for record in self.records):
-                raise ConfigurationError(f"plot: no run has {name!r}; they have {', '.join(self.measures()) or 'nothing'}")
+                raise ConfigurationError(
+                    f"plot: no run has {name!r}; they have {', '.join(self.measures()) or 'nothing'}"
+                )
         if x not in plots.AXES:
             raise ConfigurationError(f"x={x!r}: must be one of {', '.join(plots.AXES)}")
         if not names:
@@ -88,7 +90,7 @@ class Comparison:
         for name, ax in zip(names, axes):
             with_it = [pair for pair in zip(self.labels, self.records) if name in pair[1].samples.measures()]
             for number, (label, record) in enumerate(with_it):
-                plots.measure(record, name, ax, x, label, plots.COLOURS[number % len(plots.COLOURS)])
+                plots.measure(record, name, ax, x, label=label, colour=plots.COLOURS[number % len(plots.COLOURS)])
             plots.scale(ax, name, [record.samples.mean(name) for _, record in with_it])
         return figure
 
@@ -196,7 +198,9 @@ def compare(
     has = [set(record.samples.measures()) for record in records]
     common = [name for name in records[0].samples.measures() if all(name in names for names in has)]
     if measure and measure not in common:
-        raise ConfigurationError(f"measure={measure!r}: not every run has it; all have {', '.join(common) or 'nothing'}")
+        raise ConfigurationError(
+            f"measure={measure!r}: not every run has it; all have {', '.join(common) or 'nothing'}"
+        )
     return Comparison(tuple(labels), records, measure or (common[0] if common else ""), target)
 
 

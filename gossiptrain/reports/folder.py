@@ -58,7 +58,9 @@ def open_run(path: Path | str) -> RunRecord:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise ConfigurationError(f"run={str(path)!r}: no such folder; name a run's folder, such as runs/DATE-TIME-SCRIPT")
+        raise ConfigurationError(
+            f"run={str(path)!r}: no such folder; name a run's folder, such as runs/DATE-TIME-SCRIPT"
+        )
     logs = sorted((folder / "events").glob("*.jsonl"), key=lambda log: natural(log.stem))
     if not logs:
         is_run = (folder / "config.json").exists()
@@ -117,7 +119,8 @@ def _lives(log: Path) -> list[_Life]:
     starts = [piece[0]["t"] - piece[0].get("elapsed_s", 0.0) for piece in pieces]
     bounds = [*np.searchsorted(steps, starts), len(steps)]
     return [
-        _Life(log.stem, number, piece, steps[bounds[number] : bounds[number + 1]]) for number, piece in enumerate(pieces)
+        _Life(log.stem, number, piece, steps[bounds[number] : bounds[number + 1]])
+        for number, piece in enumerate(pieces)
     ]
 
 

@@ -47,9 +47,7 @@ def payload(record: RunRecord) -> dict[str, Any]:
         "curves": _curves(record),
         "steps": _steps(record),
         "activity": _activity(record),
-        "events": [
-            [scale.tick(line.time_s), line.kind, line.text, scale.places(line.peers)] for line in story(record)
-        ],
+        "events": [[scale.tick(line.time_s), line.kind, line.text, scale.places(line.peers)] for line in story(record)],
         "faults": [
             [scale.tick(f.began_s), scale.tick(min(f.ended_s, until_s)), f.kind, scale.places(f.peers)]
             for f in record.faults

@@ -95,7 +95,7 @@ def _panel(record: RunRecord, name: str, x: str) -> Callable[[Axes], None]:
     return lambda ax: measure(record, name, ax, x)
 
 
-def measure(record: RunRecord, name: str, ax: Axes, x: str = "time", label: str = "", colour: str = BLUE) -> None:
+def measure(record: RunRecord, name: str, ax: Axes, x: str = "time", *, label: str = "", colour: str = BLUE) -> None:
     """A measure with its band over the peers, against time, steps or bytes; `label` names the run among others."""
     samples = record.samples
     along, unit = horizontal(record, x)
@@ -145,7 +145,9 @@ def time_label(record: RunRecord) -> str:
 def spectral_gap(record: RunRecord, ax: Axes) -> None:
     """The spectral gap of the graph over time, with a mark wherever it was laid anew."""
     times_s, gaps = spectral_gaps(record)
-    ax.step([*times_s, record.until_s], [*gaps, gaps[-1] if len(gaps) else np.nan], where="post", color=BLUE, linewidth=1.6)
+    ax.step(
+        [*times_s, record.until_s], [*gaps, gaps[-1] if len(gaps) else np.nan], where="post", color=BLUE, linewidth=1.6
+    )
     ax.set(xlabel=time_label(record), ylabel="spectral gap", ylim=(-0.02, 1.04), xlim=(0, record.until_s))
     _tidy(ax)
     _marks(record, ax)
@@ -207,7 +209,9 @@ def gantt(record: RunRecord, ax: Axes) -> None:
         ax.broken_barh([(a, b - a) for a, b in spans], (rows[name] - 0.4, 0.8), color="#D5DCE3", linewidth=0)
     for doubt in suspicions(record):
         if doubt.of in rows:
-            ax.broken_barh([(doubt.began_s, doubt.ended_s - doubt.began_s)], (rows[doubt.of] - 0.4, 0.2), color=ORANGE, lw=0)
+            ax.broken_barh(
+                [(doubt.began_s, doubt.ended_s - doubt.began_s)], (rows[doubt.of] - 0.4, 0.2), color=ORANGE, lw=0
+            )
     _gantt_frame(record, ax, names)
 
 
@@ -258,10 +262,18 @@ def staleness(record: RunRecord, ax: Axes) -> None:
     if len(steps):
         most = max(1, int(np.quantile(steps, 0.995)))
         width = max(1, round(most / 40))
-        ax.hist(np.minimum(steps, most), bins=np.arange(-0.5, most + width + 0.5, width), color=BLUE, alpha=0.85, rwidth=0.9)
+        ax.hist(
+            np.minimum(steps, most),
+            bins=np.arange(-0.5, most + width + 0.5, width).tolist(),
+            color=BLUE,
+            alpha=0.85,
+            rwidth=0.9,
+        )
         ax.axvline(float(np.median(steps)), color=VERMILION, linewidth=1.4, label=f"median {np.median(steps):.3g}")
         _legend(ax)
-    ax.set(xlabel="staleness: local steps between a snapshot and the boundary where its mix was applied", ylabel="mixes")
+    ax.set(
+        xlabel="staleness: local steps between a snapshot and the boundary where its mix was applied", ylabel="mixes"
+    )
     _tidy(ax)
 
 

@@ -28,7 +28,19 @@ _TOLD = {
     SnapshotRefused: ("refused", "snapshots not used by"),
 }
 # What is left out first where there is too much to tell.
-_IMPORTANT = ("fault", "crashed", "end", "dead", "start", "suspected", "refused", "failed", "joined", "rewired", "recovered")
+_IMPORTANT = (
+    "fault",
+    "crashed",
+    "end",
+    "dead",
+    "start",
+    "suspected",
+    "refused",
+    "failed",
+    "joined",
+    "rewired",
+    "recovered",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,7 @@ def _noticed(record: RunRecord) -> Iterator[Happening]:
 
 def _together(peer: str, kind: type, group: list[tuple[float, ProcessRecord, str]]) -> Happening:
     label, says = _TOLD[kind]
-    by = tuple(dict.fromkeys(process.name for _, process, _ in group))
+    by = list(dict.fromkeys(process.name for _, process, _ in group))
     first_s, last_s = group[0][0], group[-1][0]
     within = f" within {last_s - first_s:.2g} s" if len(by) > 1 and last_s > first_s else ""
     who = by[0] if len(by) == 1 else f"{len(by)} peers{within}, {by[0]} first"
@@ -114,4 +126,6 @@ def _rewired(record: RunRecord) -> Iterator[Happening]:
 
 
 def _some(peers: tuple[str, ...], most: int = 4) -> str:
-    return ", ".join(peers) if len(peers) <= most else f"{', '.join(peers[: most - 1])} and {len(peers) - most + 1} more"
+    return (
+        ", ".join(peers) if len(peers) <= most else f"{', '.join(peers[: most - 1])} and {len(peers) - most + 1} more"
+    )

@@ -57,8 +57,8 @@ def edges(record: RunRecord) -> list[Edge]:
         for time_s, notice in [*process.told(Rewired), (end_s, None)]:
             now = notice.neighbours if notice is not None else ()
             for other in (*(set(held) - set(now)), *(set(now) - set(held))):
-                pair = (process.name, other)
-                pair = pair if order.get(process.name, 0) <= order.get(other, 0) else pair[::-1]
+                is_first = order.get(process.name, 0) <= order.get(other, 0)
+                pair = (process.name, other) if is_first else (other, process.name)
                 claims[pair].append((time_s, -1 if other in held else 1))
             held = now
     found = [edge for (a, b), changes in claims.items() for edge in _spans(a, b, changes)]
@@ -176,7 +176,7 @@ def rewirings(record: RunRecord, apart_s: float | None = None) -> list[tuple[flo
 
 
 def graph_at(record: RunRecord, time_s: float, found: list[Edge] | None = None) -> nx.Graph:
-    """The graph of the peers that lived and mixed at a time, with attribute `mutual` on its edges; others' edges are left out."""
+    """The graph of the peers that lived and mixed at a time, without others' edges; each edge says if it is `mutual`."""
     graph = nx.Graph()
     graph.add_nodes_from(sorted({process.name for process in record.mixing_at(time_s)}))
     for edge in edges(record) if found is None else found:
