@@ -95,7 +95,9 @@ def small() -> RunRecord:
             process("b", again, number=1, began_s=13.0),
             process("c", c),
         ),
-        samples=Samples(time_s, ("a", "b", "c"), {"consensus_distance": 1 / (1 + time_s)}, {"loss": loss_TN}, time_s * 1e6),
+        samples=Samples(
+            time_s, ("a", "b", "c"), {"consensus_distance": 1 / (1 + time_s)}, {"loss": loss_TN}, time_s * 1e6
+        ),
         faults=(FaultRecord("crash", 8.0, 8.0, ("b",)), FaultRecord("stall", 16.0, 18.0, ("c",))),
         settings={"topology": "overlay", "mixer": "ad_psgd", "seed": "7"},
     )
@@ -181,7 +183,11 @@ def write_folder(path: Path, *, summary: bool = True, progress: bool = True) -> 
             (10.0, "Finished", {"step": 95, "ok": True, "bytes_sent": 2500, "counters": {"snapshot_bytes_sent": 2400}}),
         ],
     )
-    lines("peer-1", began + 1, [(0.0, "Joined", {"source": "peer-0"}), (0.5, "Rewired", {**rewired, "neighbours": ["peer-0"]})])
+    lines(
+        "peer-1",
+        began + 1,
+        [(0.0, "Joined", {"source": "peer-0"}), (0.5, "Rewired", {**rewired, "neighbours": ["peer-0"]})],
+    )
     with (path / "events" / "peer-1.jsonl").open("a") as file:
         file.write('{"t": 1000003.0, "elapsed')  # it was killed while it wrote
         file.write("\n")
@@ -191,7 +197,13 @@ def write_folder(path: Path, *, summary: bool = True, progress: bool = True) -> 
     np.concatenate([first, second + 0.5 * (np.arange(20) >= 10)]).astype("<f8").tofile(path / "events" / "peer-1.steps")
     with (path / "events" / "peer-1.steps").open("ab") as file:
         file.write(b"abc")
-    config = {"topology": "overlay", "mixer": "ad_psgd", "sync_every": 5, "script": "/x/train.py", "arguments": ["--lr", "1"]}
+    config = {
+        "topology": "overlay",
+        "mixer": "ad_psgd",
+        "sync_every": 5,
+        "script": "/x/train.py",
+        "arguments": ["--lr", "1"],
+    }
     (path / "config.json").write_text(json.dumps(config))
     if summary:
         exits = {name: {"returncode": 0, "stopped": False, "cause": "finished"} for name in ("peer-0", "peer-1")}

@@ -27,7 +27,7 @@ function drawGantt() {
   c.textAlign = "center";
   c.textBaseline = "top";
   c.font = "11px system-ui, sans-serif";
-  for (const time of ticksOf(0, run.until_s, Math.max(2, Math.round(wide / 110))))
+  for (const time of timesOf(run.until_s, Math.max(2, Math.round(wide / 110))))
     c.fillText(clock(time, run.until_s).replace(/\.0+ s/, " s"), Math.min(x(time / run.tick_s), width - 20), height - 16);
   $("now").style.height = `${height - axis + top}px`;
   moveNow();
