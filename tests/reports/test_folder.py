@@ -98,7 +98,7 @@ def test_without_a_summary_the_peers_own_last_words_count(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda run: shutil.rmtree(run), "no such folder"),
+        (shutil.rmtree, "no such folder"),
         (lambda run: shutil.rmtree(run / "events"), "no peer of this run has recorded anything"),
         (lambda run: (shutil.rmtree(run / "events"), (run / "config.json").unlink()), "is not the folder of a run"),
         (lambda run: [file.write_text("") for file in run.glob("events/*.jsonl")], "are empty"),

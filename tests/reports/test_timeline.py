@@ -99,5 +99,13 @@ def test_the_story_tells_what_many_noticed_in_one_line_each():
     assert lines[13.0, "start"] == "b starts again"
 
 
+def test_many_peers_that_start_within_a_moment_are_one_line():
+    record = small()
+    many = [process(f"peer-{number}", [(0.2, Joined("peer-0"))], began_s=number / 100) for number in range(20)]
+    lines = [(line.time_s, line.text) for line in story(replace(record, processes=(*many, *record.processes[-1:])))]
+    assert (0.0, "21 peers start within 0.19 s, peer-0 first") in lines
+    assert (0.0, "21 peers begin to mix within 0.2 s, c first") in lines
+
+
 def test_the_least_important_is_left_out_of_a_story_that_grows_too_long():
     assert {line.kind for line in story(small(), most=3)} == {"fault", "dead"}
