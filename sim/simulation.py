@@ -11,7 +11,7 @@ import msgspec
 import topologies
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, ProtocolConfig
-from gossiptrain.protocol.messages import Hello, Message
+from gossiptrain.protocol.messages import Hello, MemberEntry, Message
 from sim.checkers import Checkers, Guest, Limits
 from sim.clock import OBSERVERS, Clock
 from sim.faults import FaultSchedule
@@ -19,6 +19,7 @@ from sim.injection import Injector
 from sim.network import Network
 from sim.network_options import NetworkOptions
 from sim.peer import SimulatedPeer
+from sim.progress import drive
 from sim.report import Report, Sample
 from sim.streams import generator
 from sim.trace import Trace
@@ -43,6 +44,7 @@ class Options:
     exchange: ExchangeConfig
     sync_every: int
     founders: int
+    formed: bool
     seeds: int
     start_within_s: float
     limits: Limits
@@ -59,6 +61,7 @@ class Simulation:
         processes: the latest process of each peer by its number, dead or alive; None before its start.
         former: processes that were replaced by a restart.
         guests: impostors and strangers, who must not be let in.
+        interrupted: whether Ctrl-C ended the last `run`.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Simulation:
         exchange: ExchangeConfig | None = None,
         sync_every: int = 4,
         founders: int = 1,
+        formed: bool = False,
         seeds: int = 3,
         start_within_s: float = 0.5,
         limits: Limits | None = None,
@@ -95,6 +99,8 @@ class Simulation:
             membership, exchange: the protocol's time-outs.
             sync_every: local steps between two boundaries.
             founders: so many peers begin with parameters of their own and count as the run's beginning; the others adopt.
+            formed: all peers are founders, start at the same moment and know each other from the beginning: spares the
+                time in which each learns of each, which grows with the square of the peers and takes minutes with 1,000.
             seeds: the addresses of the first so many peers are everybody's seeds.
             start_within_s: peers start one after the other within this time.
             limits: of the checkers.
@@ -116,9 +122,10 @@ class Simulation:
             membership=membership or MembershipConfig(),
             exchange=exchange or ExchangeConfig(),
             sync_every=sync_every,
-            founders=founders,
+            founders=peers if formed else founders,
+            formed=formed,
             seeds=seeds,
-            start_within_s=start_within_s,
+            start_within_s=0.0 if formed else start_within_s,
             limits=limits or Limits(),
             checks_wire=checks_wire,
             observe_every_s=observe_every_s,
@@ -139,7 +146,9 @@ class Simulation:
         self.former: list[SimulatedPeer] = []
         self.guests: list[Guest] = []
         self.samples: list[Sample] = []
+        self.interrupted = False
         self._boots = generator(seed, "boots")
+        self._known = self._members_known() if formed else ()
         self._world = World(
             self.clock,
             self.network,
@@ -154,19 +163,29 @@ class Simulation:
         for host in range(hosts):
             self.network.assign(host, (_address(host, "control"), _address(host, "data")))
         for host in range(peers):
-            self.clock.at(start_within_s * host / peers, self.start, host)
+            self.clock.at(self.options.start_within_s * host / peers, self.start, host)
         self.clock.at(self.options.limits.every_s, self._look, None, OBSERVERS)
         self.clock.at(0.0, self._observe, None, OBSERVERS)
 
     # Running
 
-    def run(self, until_s: float) -> Report:
+    def run(self, until_s: float, progress: bool | None = None) -> Report:
         """Lets everything happen up to a time and reports; may be called again with a later time.
 
+        Ctrl-C ends the run between two events: the report then tells what happened so far, `interrupted` is True, and
+        `run` goes on from there when it is called again.
+
+        Args:
+            until_s: virtual seconds since the start.
+            progress: show virtual time, speed and the time to go on stderr; default on a terminal and in a notebook.
+
         Raises:
+            ConfigurationError: until_s is no number of seconds.
             InvariantBroken: something did not hold that must; the message tells how to replay it.
         """
-        self.clock.run(until_s)
+        if not 0 <= until_s < float("inf"):
+            raise ConfigurationError(f"until_s={until_s!r}: must be a number of seconds, at least 0")
+        self.interrupted = not drive(self, until_s, progress)
         return self.report()
 
     def step(self) -> bool:
@@ -210,11 +229,16 @@ class Simulation:
             if before.alive:
                 return  # a crash loop met a peer that had been restarted
             self.former.append(before)
-        boot = before.boot if same_boot and before is not None else int(self._boots.integers(1, 2**63))
-        peer = SimulatedPeer(self.config(host, boot, is_first=before is None), host, self._world)
+        is_first = before is None
+        known = self._known if is_first and host < self.size else ()
+        if known:
+            boot = known[host].boot
+        else:
+            boot = before.boot if same_boot and before is not None else int(self._boots.integers(1, 2**63))
+        peer = SimulatedPeer(self.config(host, boot, is_first), host, self._world)
         self.processes[host] = peer
         self.checkers.began(peer)
-        peer.start()
+        peer.start(known)
 
     def start_guest(self, host: int, name: str, differs: str) -> None:
         """Starts a process under a name, that is taken or differs from the run in one thing ("run", "model", ...)."""
@@ -261,6 +285,21 @@ class Simulation:
         return replay_text(self.options, self._replay, self.clock.now)
 
     # By the clock
+
+    def _members_known(self) -> tuple[MemberEntry, ...]:
+        """The first process of every peer, as all know it who start from one list."""
+        return tuple(
+            MemberEntry(
+                name=f"peer-{host}",
+                boot=int(self._boots.integers(1, 2**63)),
+                control_address=_address(host, "control"),
+                data_address=_address(host, "data"),
+                incarnation=0,
+                state="alive",
+                caught_up=True,
+            )
+            for host in range(self.size)
+        )
 
     def _seed_addresses(self, peer: SimulatedPeer) -> tuple[str, ...]:
         addresses = (_address(host, "control") for host in range(min(self.options.seeds, self.size)))

@@ -37,6 +37,9 @@ class Suspicions:
         self._living = living
         self._open: dict[str, _Suspicion] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def accuse(self, name: str, accuser: str, refused: bool, now: float) -> bool:
         """Notes an accusation. Returns whether it is worth passing on: it changes what others would decide."""
         found = self._open.setdefault(name, _Suspicion(since_s=now))
