@@ -124,10 +124,7 @@ class Membership:
         next_s = self._pulse_at_s
         if next_s == NEVER_S:
             return NEVER_S
-        if len(self._roster.suspicions):
-            next_s = min(next_s, self._roster.suspicions.next_deadline())
-        if not self._probing.is_idle():
-            next_s = min(next_s, self._probing.next_deadline())
+        next_s = min(next_s, self._roster.suspicions.next_deadline(), self._probing.next_deadline())
         return min(next_s, self._gossip_at_s) if self._has_to_gossip() else next_s
 
     # What this peer says of itself

@@ -79,10 +79,6 @@ class Probing:
         """A new member takes a random place in the present round."""
         self._round.insert(self._chance.below(len(self._round) + 1), name)
 
-    def is_idle(self) -> bool:
-        """Says whether nothing is under way."""
-        return not self._probes and not self._relays
-
     def is_open(self, name: str) -> bool:
         """Says whether a question to this member is under way."""
         return any(probe.name == name for probe in self._probes.values())
@@ -172,6 +168,8 @@ class Probing:
 
     def next_deadline(self) -> float:
         """When `to_ask`, `failed` or `relays_over` next returns something, in seconds."""
+        if not self._probes and not self._relays:
+            return NEVER_S
         next_s = NEVER_S
         for probe in self._probes.values():
             next_s = min(next_s, probe.asks_at_s, probe.ends_s)

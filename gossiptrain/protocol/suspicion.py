@@ -37,9 +37,6 @@ class Suspicions:
         self._living = living
         self._open: dict[str, _Suspicion] = {}
 
-    def __len__(self) -> int:
-        return len(self._open)
-
     def accuse(self, name: str, accuser: str, refused: bool, now: float) -> bool:
         """Notes an accusation. Returns whether it is worth passing on: it changes what others would decide."""
         found = self._open.setdefault(name, _Suspicion(since_s=now))
@@ -51,10 +48,6 @@ class Suspicions:
             found.refused.setdefault(accuser, now)
         found.due_s = self._due_s(found)
         return is_news
-
-    def is_open(self, name: str) -> bool:
-        """Says whether this member is accused."""
-        return name in self._open
 
     def is_refused(self, name: str) -> bool:
         """Says whether enough observers saw its address refuse connections."""
