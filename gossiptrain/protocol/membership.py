@@ -154,10 +154,8 @@ class Membership:
         To be called at each event: a healthy driver looks once a probe period at least.
         """
         looked_s, self._looked_s = self._looked_s, now
-        if looked_s is None or not len(self.table) or not self._timing.minds_own_stalls:
-            return 0.0
-        gap_s = now - looked_s
-        if gap_s <= 2 * self._timing.probe_period_s:
+        gap_s = now - looked_s if looked_s is not None else 0.0
+        if gap_s <= 2 * self._timing.probe_period_s or not len(self.table) or not self._timing.minds_own_stalls:
             return 0.0
         self._roster.suspicions.shift(gap_s)
         self._probing.drop_all()
