@@ -142,6 +142,7 @@ class Simulation:
         limits = self.options.limits.derived(self.options.membership, self.options.network, hosts)
         self.checkers = Checkers(limits, lambda: self.clock.now, self.replay_text, is_static)
         self.checkers.dead_since = self._ended_since
+        self.checkers.seeds = frozenset(f"peer-{host}" for host in range(min(seeds, peers)))
         self.processes: list[SimulatedPeer | None] = [None] * hosts
         self.former: list[SimulatedPeer] = []
         self.guests: list[Guest] = []
