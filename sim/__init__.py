@@ -5,8 +5,13 @@ One seed gives one trace, on every machine. Imports neither torch nor zmq, and r
 
 from __future__ import annotations
 
+from sim import presets
+from sim.changing_speed import ChangingSteps, SlowPhases
 from sim.checkers import InvariantBroken, Limits
+from sim.churn import RateChurn, TraceChurn, WeibullChurn
+from sim.environment import Environment
 from sim.faults import Fault, FaultSchedule
+from sim.measured_steps import MeasuredSteps
 from sim.network_options import NetworkOptions
 from sim.quadratic import QuadraticWorkload
 from sim.report import PeerReport, Report, Sample
@@ -17,22 +22,30 @@ from sim.workload import TimedWorkload, Workload
 
 __all__ = [
     "BimodalSteps",
+    "ChangingSteps",
     "ConstantSteps",
+    "Environment",
     "Fault",
     "FaultSchedule",
     "InvariantBroken",
     "Limits",
     "LogNormalSteps",
+    "MeasuredSteps",
     "NetworkOptions",
     "PeerReport",
     "QuadraticWorkload",
+    "RateChurn",
     "Report",
     "Sample",
     "Scenario",
     "Simulation",
+    "SlowPhases",
     "TimedWorkload",
+    "TraceChurn",
     "TraceSteps",
+    "WeibullChurn",
     "Workload",
     "load",
     "loads",
+    "presets",
 ]

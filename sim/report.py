@@ -77,6 +77,7 @@ class Report:
         peers: every process, in the order of the peers' numbers and of their starts.
         saw: how often things happened: each kind of notice and fault, for "sometimes" checks.
         network: counters of the network. samples: the workload's measures over time.
+        environment: the cluster as `Environment.from_dict` reads it: compute, network, churn.
     """
 
     until_s: float
@@ -87,6 +88,7 @@ class Report:
     saw: Counter[str] = field(default_factory=Counter)
     network: dict[str, int] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
+    environment: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(simulation: Simulation) -> Report:
@@ -100,6 +102,7 @@ class Report:
             saw=Counter(simulation.checkers.saw),
             network=dict(sorted(simulation.network.counters.items())),
             samples=tuple(simulation.samples),
+            environment=simulation.environment().summary(),
         )
 
     def peer(self, name: str) -> PeerReport:
