@@ -6,6 +6,7 @@ One seed gives one trace, on every machine. Imports neither torch nor zmq, and r
 from __future__ import annotations
 
 from sim import presets
+from sim.calibration import calibrate
 from sim.changing_speed import ChangingSteps, SlowPhases
 from sim.checkers import InvariantBroken, Limits
 from sim.churn import RateChurn, TraceChurn, WeibullChurn
@@ -45,6 +46,7 @@ __all__ = [
     "TraceSteps",
     "WeibullChurn",
     "Workload",
+    "calibrate",
     "load",
     "loads",
     "presets",
