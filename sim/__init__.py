@@ -1,9 +1,11 @@
 """Simulates many peers in one process under virtual time, with the protocol code that runs on the sockets.
 
-One seed gives one trace, on every machine. Imports neither torch nor zmq, and reads no clock.
+One seed gives one trace, on every machine. Imports no zmq, torch only for `TorchWorkload`, and reads no clock.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from sim.checkers import InvariantBroken, Limits
 from sim.faults import Fault, FaultSchedule
@@ -14,6 +16,9 @@ from sim.scenario import Scenario, load, loads
 from sim.simulation import Simulation
 from sim.step_times import BimodalSteps, ConstantSteps, LogNormalSteps, TraceSteps
 from sim.workload import TimedWorkload, Workload
+
+if TYPE_CHECKING:
+    from sim.learning.torch_workload import TorchWorkload
 
 __all__ = [
     "BimodalSteps",
@@ -31,8 +36,18 @@ __all__ = [
     "Scenario",
     "Simulation",
     "TimedWorkload",
+    "TorchWorkload",
     "TraceSteps",
     "Workload",
     "load",
     "loads",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Brings `TorchWorkload` when it is first asked for, and torch with it."""
+    if name == "TorchWorkload":
+        from sim.learning.torch_workload import TorchWorkload
+
+        return TorchWorkload
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
