@@ -1,9 +1,11 @@
 """Simulates many peers in one process under virtual time, with the protocol code that runs on the sockets.
 
-One seed gives one trace, on every machine. Imports neither torch nor zmq, and reads no clock.
+One seed gives one trace, on every machine. Imports no zmq, torch only for `TorchWorkload`, and reads no clock.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from sim import presets
 from sim.calibration import calibrate
@@ -20,6 +22,9 @@ from sim.scenario import Scenario, load, loads
 from sim.simulation import Simulation
 from sim.step_times import BimodalSteps, ConstantSteps, LogNormalSteps, TraceSteps
 from sim.workload import TimedWorkload, Workload
+
+if TYPE_CHECKING:
+    from sim.learning.torch_workload import TorchWorkload
 
 __all__ = [
     "BimodalSteps",
@@ -42,6 +47,7 @@ __all__ = [
     "Simulation",
     "SlowPhases",
     "TimedWorkload",
+    "TorchWorkload",
     "TraceChurn",
     "TraceSteps",
     "WeibullChurn",
@@ -51,3 +57,12 @@ __all__ = [
     "loads",
     "presets",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Brings `TorchWorkload` when it is first asked for, and torch with it."""
+    if name == "TorchWorkload":
+        from sim.learning.torch_workload import TorchWorkload
+
+        return TorchWorkload
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

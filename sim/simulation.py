@@ -138,6 +138,7 @@ class Simulation:
         )
         _check(self.options)
         self.options = _with_churn(self.options)
+        self.options.workload.prepare(peers, seed)
         self.size = peers
         self._replay = replay
         schedule = self.options.faults.check(peers)
@@ -298,9 +299,9 @@ class Simulation:
 
     def _observe(self, _: None) -> None:
         peers = [peer.host for peer in self.living() if peer.protocol.caught_up]
-        values = self.options.workload.measure(peers)
-        if values:
-            self.samples.append(Sample(self.now, len(peers), values))
+        measures = self.options.workload.measure(peers)
+        if measures:
+            self.samples.append(Sample.of(self.now, peers, measures))
         self.clock.at(self.now + self.options.observe_every_s, self._observe, None, OBSERVERS)
 
     def _ended_since(self, since_s: float) -> set[str]:

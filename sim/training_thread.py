@@ -150,6 +150,7 @@ class TrainingThread:
         self._block_gap_s = longest_s + max(0.0, start_s - self._last_step_s)
         self._block_end_s = start_s + lasts_s
         self._block_open = True
+        self._workload.plan(self._index, self._block_steps)
         self._schedule()
 
     def _schedule(self) -> None:
