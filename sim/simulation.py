@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, Protoc
 from gossiptrain.protocol.messages import Hello, MemberEntry, Message
 from sim.checkers import Checkers, Guest, Limits
 from sim.clock import OBSERVERS, Clock
+from sim.environment import Environment
 from sim.faults import FaultSchedule
 from sim.injection import Injector
 from sim.network import Network
@@ -50,6 +51,9 @@ class Options:
     limits: Limits
     checks_wire: bool
     observe_every_s: float
+    environment: Environment | None = None
+    until_s: float | None = None
+    written_faults: FaultSchedule = field(default_factory=FaultSchedule)
 
 
 class Simulation:
@@ -85,6 +89,8 @@ class Simulation:
         checks_wire: bool = False,
         observe_every_s: float = 1.0,
         replay: str = "",
+        environment: Environment | None = None,
+        until_s: float | None = None,
     ) -> None:
         """
         Args:
@@ -107,17 +113,21 @@ class Simulation:
             checks_wire: encode and decode every message on its way, as the sockets do.
             observe_every_s: how often the workload's measures are recorded.
             replay: the command that repeats this run, for the message of `InvariantBroken`; default the scenario as TOML.
+            environment: instead of `network`: the cluster, with its network, its devices' step times (instead of the
+                workload's) and who comes and goes (besides `faults`, and sparing the peers that these name).
+            until_s: until when the environment's churn acts; needed where it has one.
 
         Raises:
             ConfigurationError: an argument is out of range; the message names it and what is accepted.
         """
+        written = faults or FaultSchedule()
         self.options = Options(
             peers=peers,
             topology=_topology(topology),
-            faults=faults or FaultSchedule(),
+            faults=written,
             seed=seed,
             workload=workload or TimedWorkload(),
-            network=network or NetworkOptions(),
+            network=_network(environment, network),
             mixer=mixer,
             membership=membership or MembershipConfig(),
             exchange=exchange or ExchangeConfig(),
@@ -129,8 +139,13 @@ class Simulation:
             limits=limits or Limits(),
             checks_wire=checks_wire,
             observe_every_s=observe_every_s,
+            environment=environment,
+            until_s=until_s,
+            written_faults=written,
         )
         _check(self.options)
+        self.options = _with_churn(self.options)
+        self.options.workload.prepare(peers, seed)
         self.size = peers
         self._replay = replay
         schedule = self.options.faults.check(peers)
@@ -159,6 +174,7 @@ class Simulation:
             seed,
             checks_wire,
             self._seed_addresses,
+            environment.compute if environment is not None else None,
         )
         self.injector = Injector(self, self.options.faults, hosts)
         for host in range(hosts):
@@ -196,6 +212,11 @@ class Simulation:
     def report(self) -> Report:
         """Reports the run so far."""
         return Report.of(self)
+
+    def environment(self) -> Environment:
+        """The cluster that is simulated, also where its parts were given one by one."""
+        options = self.options
+        return options.environment or Environment(options.workload.step_times, options.network)
 
     @property
     def now(self) -> float:
@@ -318,9 +339,9 @@ class Simulation:
 
     def _observe(self, _: None) -> None:
         peers = [peer.host for peer in self.living() if peer.protocol.caught_up]
-        values = self.options.workload.measure(peers)
-        if values:
-            self.samples.append(Sample(self.now, len(peers), values))
+        measures = self.options.workload.measure(peers)
+        if measures:
+            self.samples.append(Sample.of(self.now, peers, measures))
         self.clock.at(self.now + self.options.observe_every_s, self._observe, None, OBSERVERS)
 
     def _ended_since(self, since_s: float) -> set[str]:
@@ -340,6 +361,27 @@ def _topology(topology: Any) -> Any:
     name = getattr(topology, "__name__", "")
     known = (*topologies.known_families(), *topologies.known_schedules())
     return name if name in known and getattr(topologies, name, None) is topology else topology
+
+
+def _network(environment: Environment | None, network: NetworkOptions | None) -> NetworkOptions:
+    if environment is None:
+        return network or NetworkOptions()
+    if network is not None:
+        raise ConfigurationError("network: stands beside an environment, which has one; give it to the environment")
+    return environment.network
+
+
+def _with_churn(options: Options) -> Options:
+    """Draws who comes and goes by the environment, and puts it beside the faults that are written."""
+    environment, until_s = options.environment, options.until_s
+    if environment is None or environment.churn is None:
+        return options
+    if until_s is None:
+        raise ConfigurationError("until_s: the environment has churn; tell until when it acts, such as until_s=600")
+    begin_s = max(1.0, options.start_within_s)
+    return replace(
+        options, faults=environment.faults(options.peers, options.seed, until_s, begin_s, options.written_faults)
+    )
 
 
 def _check(options: Options) -> None:
