@@ -37,19 +37,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     try:
         scenario, replay = _scenario(options)
-        return _rehearse(scenario, replay, options.quiet, options.seed, options.until)
+        return _rehearse(
+            scenario, replay, quiet=options.quiet, seed=options.seed, until_s=options.until, save=options.report
+        )
     except ConfigurationError as error:
         print(f"sim: {error}", file=sys.stderr)
         return 2
 
 
 def _rehearse(
-    scenario: Scenario, replay: str, quiet: bool, seed: int | None = None, until_s: float | None = None
+    scenario: Scenario,
+    replay: str,
+    *,
+    quiet: bool,
+    seed: int | None = None,
+    until_s: float | None = None,
+    save: Path | None = None,
 ) -> int:
     simulation = scenario.simulation(seed, replay)
     until_s = scenario.until_s if until_s is None else until_s
     if not until_s > 0:
         raise ConfigurationError(f"--until {until_s}: must be a positive number of seconds")
+    if save is not None and save.suffix not in (".html", ".json"):
+        raise ConfigurationError(f"--report {save}: must end in .html (a page) or .json (a trace)")
     try:
         report = simulation.run(until_s, progress=not quiet)
     except InvariantBroken as broken:
@@ -59,6 +69,8 @@ def _rehearse(
     if report.interrupted:
         print("stopped; the report so far:", file=sys.stderr)
     _print_report(report)
+    if save is not None:
+        print(f"report: {report.save(save)}")
     return 0
 
 
@@ -99,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mixer", choices=sorted(KINDS), default="ad_psgd", help="with --random-faults")
     parser.add_argument(
         "--per-minute", type=float, default=6.0, help="with --random-faults: faults a minute (default 6)"
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a page with a replay (.html), or a trace for Perfetto (.json)",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     return parser

@@ -175,6 +175,10 @@ class SimulatedPeer:
         }
         return dict(sorted((sent | totals).items()))
 
+    def bytes_sent(self) -> int:
+        """Bytes of all messages and snapshots sent so far."""
+        return sum(self._bytes.values()) + self._snapshots_sent * self.world.workload.snapshot_bytes
+
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes of the messages sent, by kind."""
         return {kind.__name__: size for kind, size in self._bytes.items()}

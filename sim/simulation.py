@@ -163,6 +163,7 @@ class Simulation:
         self.guests: list[Guest] = []
         self.samples: list[Sample] = []
         self.interrupted = False
+        self.bytes_sent: list[tuple[float, int]] = []
         self._boots = generator(seed, "boots")
         self._known = self._members_known() if formed else ()
         self._world = World(
@@ -342,7 +343,12 @@ class Simulation:
         measures = self.options.workload.measure(peers)
         if measures:
             self.samples.append(Sample.of(self.now, peers, measures))
+        self.bytes_sent.append((self.now, self._bytes_sent()))
         self.clock.at(self.now + self.options.observe_every_s, self._observe, None, OBSERVERS)
+
+    def _bytes_sent(self) -> int:
+        processes = [*self.former, *(peer for peer in self.processes if peer is not None)]
+        return sum(peer.bytes_sent() for peer in processes)
 
     def _ended_since(self, since_s: float) -> set[str]:
         return {peer.name for peer in self.all_processes() if since_s <= peer.ended_s < float("inf")}
