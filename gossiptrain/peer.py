@@ -225,6 +225,9 @@ class Peer:
             transport.close()
             raise
         self._address = transport.control_address
+        config = self.config
+        kind, topology = config.mixer.kind, config.topology if isinstance(config.topology, str) else ""
+        self._recorder.record("Settings", pace=kind, topology=topology, sync_every=self._settings.sync_every)
         if begins.saved:
             self._recorder.record("Resumed", step=begins.step, path=begins.saved)
         return driver
@@ -340,6 +343,8 @@ class Peer:
         if driver is None:
             return
         self._recorder.record("Progress", **self._progress.take(), **driver.progress())
+        for link in driver.link_times():
+            self._recorder.record("LinkTimes", **link)
         self._recorder.flush()
 
     def _end(self, reason: str, ok: bool, name_is_anothers: bool = False) -> None:
@@ -373,6 +378,8 @@ class Peer:
         save_model(folder / f"{self.name}.safetensors", self._model)
 
     def _finish_record(self, driver: Driver, ok: bool) -> None:
+        for link in [] if driver.is_alive() else driver.link_times(is_last=True):
+            self._recorder.record("LinkTimes", **link)
         self._recorder.record(
             "Finished",
             step=self.step_count,

@@ -18,7 +18,7 @@ I8 (checkpoints) has no disk here; I9 (equal seeds, equal traces) compares two r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -138,6 +138,8 @@ class Checkers:
         assert limits.heal_s is not None, "limits are derived"
         self._detect_s, self._heal_s = limits.detect_s, limits.heal_s
         self.saw: Counter[str] = Counter()
+        self.seeds: frozenset[str] | None = None
+        """Names of those whose addresses every newcomer has; None: no newcomer is at a loss."""
         self._now, self._replay, self._is_static = now, replay, is_static
         self._names: dict[int, str] = {}
         self._used: dict[tuple[int, int, int, bool], int] = {}
@@ -145,6 +147,7 @@ class Checkers:
         self._gave_up: dict[tuple[str, str], float] = {}
         self._rejected: Counter[int] = Counter()
         self._members_max = 0
+        self._met_s: dict[tuple[int, int], float] = {}
 
     def fail(self, invariant: str, peer: SimulatedPeer | None, detail: str) -> NoReturn:
         """Raises `InvariantBroken`."""
@@ -306,8 +309,22 @@ class Checkers:
                         "I4", peer, f"{name} ended {ago_s:.1f} s ago ({lost[name].end}) and is still taken for alive"
                     )
             if peer.name in settled and not view >= settled_names:
-                name = min(settled_names - view)
-                self.fail("I4", peer, f"{name} lives, nothing was hurt for {heal_s:g} s, and it is not in the view")
+                for name in sorted(settled_names - view):
+                    if self._should_have_met(peer, settled[name], settled_names, now):
+                        detail = f"{name} lives, nothing was hurt for {heal_s:g} s, and it is not in the view"
+                        self.fail("I4", peer, detail)
+
+    def _should_have_met(self, one: SimulatedPeer, other: SimulatedPeer, settled: Set[str], now: float) -> bool:
+        """Whether a seed was there that could have told two of each other, or they know of each other for long.
+
+        A newcomer knows the seeds' addresses alone: while all of them are gone or hurt, it can find nobody.
+        """
+        if self.seeds is None or not self.seeds.isdisjoint(settled):
+            return True
+        known = (member.name for peer in (one, other) for member in peer.protocol.members())
+        if {one.name, other.name}.isdisjoint(known):
+            return False
+        return now - self._met_s.setdefault((one.boot, other.boot), now) > self._heal_s
 
     def _check_graph(self, living: Sequence[SimulatedPeer]) -> None:
         """All views are equal by `_check_views`; the graph over them must be one, and mutual."""

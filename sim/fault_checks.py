@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gossiptrain.errors import ConfigurationError
-from sim.faults import Fault
+from sim.faults import KINDS, Fault
+from sim.tables import nearest
 
 # Two of one kind may not overlap on one peer; stalls, pauses and starvation count as one kind.
 _EXCLUSIVE = {
@@ -41,7 +42,8 @@ def check(faults: Iterable[Fault], peers: int, joiners: int) -> None:
     """Lets a schedule pass if it can happen to so many peers, and so many that join later.
 
     Raises:
-        ConfigurationError: a peer does not exist, is down when it is to be hurt, or is hurt twice at once.
+        ConfigurationError: a peer does not exist, is down when it is to be hurt, or is hurt twice at once; a time is
+            negative; two partitions overlap.
     """
     _Checker(peers, joiners).check(faults)
 
@@ -54,9 +56,11 @@ class _Checker:
         self._total = peers + joiners
         self._down: dict[int, str] = {}
         self._busy: dict[tuple[str, int], Fault] = {}
+        self._cuts: dict[tuple[int, ...], Fault] = {}
 
     def check(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
+            _check_times(fault)
             for peer in (*fault.peers, *(peer for group in fault.groups for peer in group)):
                 if not 0 <= peer < self._count:
                     later = f"; {self._total - self._count} more join later" if self._total > self._count else ""
@@ -67,6 +71,7 @@ class _Checker:
             self._count += fault.options.get("count", 0)
             self._check_life(fault)
             self._check_overlap(fault)
+            self._check_cuts(fault)
 
     def _check_life(self, fault: Fault) -> None:
         if fault.kind == "restart" and fault.peers[0] not in self._down:
@@ -98,3 +103,25 @@ class _Checker:
                     f"to {before.end_s:g} s; begin it later or shorten the other"
                 )
             self._busy[(fault.kind if fault.kind == "crash_loop" else key, peer)] = fault
+
+    def _check_cuts(self, fault: Fault) -> None:
+        """A second partition, or a second cut of one direction, says nothing clear while the first lasts."""
+        if fault.kind not in ("partition", "one_way"):
+            return
+        before = self._cuts.get(fault.peers)
+        if before is not None and fault.at_s < before.end_s:
+            what = f"one_way from {fault.peers[0]} to {fault.peers[1]}" if fault.peers else "partition"
+            raise ConfigurationError(
+                f"{what} at {fault.at_s:g} s overlaps the {before.kind} from {before.at_s:g} s to {before.end_s:g} s; "
+                "begin it later or shorten the other" + ("" if fault.peers else "; one partition may have many groups")
+            )
+        self._cuts[fault.peers] = fault
+
+
+def _check_times(fault: Fault) -> None:
+    if fault.kind not in KINDS:
+        raise ConfigurationError(f"fault kind={fault.kind!r} is not known{nearest(str(fault.kind), KINDS)}")
+    if not 0 <= fault.at_s < float("inf") or not 0 <= fault.for_s < float("inf"):
+        raise ConfigurationError(
+            f"{fault.kind}: at_s={fault.at_s!r}, for_s={fault.for_s!r}: must be seconds, not negative"
+        )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from gossiptrain.errors import ConfigurationError
+from sim.tables import call, nearest
 
 Peer = int | str
 
@@ -257,10 +257,8 @@ class FaultSchedule:
             missing = [key for key in ("at_s", *required) if key not in row]
             if missing:
                 raise ConfigurationError(f"faults[{place}] ({kind}): {missing[0]!r} is missing")
-            try:
-                schedule = getattr(schedule, kind)(**{key: value for key, value in row.items() if key != "kind"})
-            except ConfigurationError as error:
-                raise ConfigurationError(f"faults[{place}] ({kind}): {error}") from error
+            given = {key: value for key, value in row.items() if key != "kind"}
+            schedule = call(getattr(schedule, kind), given, f"faults[{place}] ({kind})")
         return schedule
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -312,13 +310,6 @@ class FaultSchedule:
 
     def __repr__(self) -> str:
         return f"FaultSchedule({list(self.faults)!r})"
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean 'crash'?" or the list of what is known, for an error message."""
-    known = sorted(known)
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
 def _one_of(name: str, value: str, accepted: Sequence[str]) -> None:

@@ -24,9 +24,7 @@ from sim.streams import Uniforms
 
 SEGMENT_BITS = 8 * 1460
 MATHIS = 1.22
-UNLIMITED_BPS = 1e15
 STRANDED: Any = (None, 0)  # holds up all that is sent after it on a link that leads nowhere
-
 
 Meddler = Callable[[Link, Envelope, float], bool]
 
@@ -46,6 +44,7 @@ class Network:
         latencies_s = options.latencies_s(hosts)
         self._latency_s = 0.0 if isinstance(latencies_s, list) else latencies_s
         self._latency_rows_s = latencies_s if isinstance(latencies_s, list) else None
+        self._pairs_mbps = options.pairs_mbps(hosts)
         self._extra_s = [0.0] * hosts
         self._chance = Uniforms(seed, "network")
         self._cuts: Counter[tuple[int, int]] = Counter()
@@ -383,9 +382,10 @@ class Network:
         return link.source.stalled_until_s <= now and link.target.stalled_until_s <= now
 
     def _cap_bps(self, source: int, target: int) -> float:
-        loss = self._options.loss
+        loss, pairs_mbps = self._options.loss, self._pairs_mbps
+        pair_bps = 1e6 * (pairs_mbps[source][target] if isinstance(pairs_mbps, list) else pairs_mbps)
         trip_s = self.delay_s(source, target) + self.delay_s(target, source)
-        return MATHIS * SEGMENT_BITS / (trip_s * math.sqrt(loss)) if loss and trip_s else UNLIMITED_BPS
+        return min(pair_bps, MATHIS * SEGMENT_BITS / (trip_s * math.sqrt(loss))) if loss and trip_s else pair_bps
 
     def _arrived(self, flow: Flow) -> None:
         link, key, payload = flow.cargo

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gossiptrain.errors import ConfigurationError
+import numpy as np
 
-# Round trips between cloud regions in milliseconds, as published by the operators' latency monitors; within a region 1.
-REGION_ROUND_TRIPS_MS = {
-    ("virginia", "oregon"): 87.0,
-    ("virginia", "ireland"): 81.0,
-    ("virginia", "tokyo"): 145.0,
-    ("virginia", "singapore"): 217.0,
-    ("virginia", "sao_paulo"): 120.0,
-    ("ireland", "frankfurt"): 20.0,
-    ("ireland", "singapore"): 239.0,
-    ("tokyo", "seoul"): 31.0,
-    ("singapore", "sao_paulo"): 328.0,
-}
-REGION_LOCAL_MS = 1.0
+from gossiptrain.errors import ConfigurationError
+from sim import regions
+from sim.streams import generator
+
+Matrix = Sequence[Sequence[float]]
+UNLIMITED_MBPS = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +23,14 @@ class NetworkOptions:
     Attributes:
         latency_s: one-way delay in seconds; one number, or a matrix [n][n] whose row is the sender.
         regions: instead of `latency_s`: the region of each host, repeated over the hosts in turn; the delays are half of
-            `REGION_ROUND_TRIPS_MS`.
+            the published round trips of `sim.regions`, and a pair of hosts gets the published bandwidth.
+        latency_lognormal: instead of `latency_s`: (mu, sigma) of the natural logarithm of the one-way delay in
+            milliseconds; each pair of hosts draws one delay for both directions.
+        pair_mbps: the most that passes from one host to another, megabit a second; one number, or a matrix whose row is
+            the sender. Each snapshot on its way may have that much; uplinks and downlinks limit them together.
+        extends: matrices and lists may be smaller than the number of hosts: each host beyond them is like one of the
+            hosts in them, drawn by `draw_seed`; between two that are like the same one lies the median of all pairs.
+        draw_seed: fixes what `latency_lognormal` and `extends` draw, apart from the run's seed: the same hosts in each run.
         jitter: each control message takes up to this share longer than its delay; [0, 10].
         uplink_mbps, downlink_mbps: megabit a second of each host's link; one number, or one a host. Snapshots share
             them; control messages are too small to wait for each other and pay only for their own bytes.
@@ -46,8 +47,12 @@ class NetworkOptions:
         control_queue_bytes: what a control link keeps while it is not up; more is dropped and counted.
     """
 
-    latency_s: float | Sequence[Sequence[float]] = 0.0005
+    latency_s: float | Matrix = 0.0005
     regions: tuple[str, ...] = ()
+    latency_lognormal: tuple[float, float] | None = None
+    pair_mbps: float | Matrix = UNLIMITED_MBPS
+    extends: bool = False
+    draw_seed: int = 0
     jitter: float = 0.2
     uplink_mbps: float | Sequence[float] = 1000.0
     downlink_mbps: float | Sequence[float] = 1000.0
@@ -71,10 +76,12 @@ class NetworkOptions:
         for name in ("rto_s", "rto_s_max", "connect_s", "connect_s_max", "reconnect_s", "reconnect_s_max"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: must be a positive number of seconds")
-        known = sorted({region for pair in REGION_ROUND_TRIPS_MS for region in pair})
         for region in self.regions:
-            if region not in known:
-                raise ConfigurationError(f"regions: {region!r} is not known; choose among {', '.join(known)}")
+            regions.check(region)
+        if self.latency_lognormal is not None:
+            _check_lognormal(self.latency_lognormal)
+        if self.regions and self.latency_lognormal is not None:
+            raise ConfigurationError("latency_lognormal: give it or regions, not both")
 
     def latencies_s(self, hosts: int) -> float | list[list[float]]:
         """Returns the one-way delay in seconds, one for all or a list of rows [hosts][hosts].
@@ -83,18 +90,22 @@ class NetworkOptions:
             ConfigurationError: the matrix is too small or holds a negative delay, or two regions have no known delay.
         """
         if self.regions:
-            places = [self.regions[host % len(self.regions)] for host in range(hosts)]
-            return [[_between_s(one, other) for other in places] for one in places]
-        if isinstance(self.latency_s, (int, float)):
-            if self.latency_s < 0:
-                raise ConfigurationError(f"latency_s={self.latency_s}: must not be negative")
-            return float(self.latency_s)
-        rows = [[float(value) for value in row] for row in self.latency_s]
-        if len(rows) < hosts or any(len(row) < hosts for row in rows):
-            raise ConfigurationError(f"latency_s: the matrix must have {hosts} rows and columns, one a host")
-        if any(value < 0 for row in rows for value in row):
-            raise ConfigurationError("latency_s: the matrix holds a negative delay")
-        return rows
+            places = self._places(hosts)
+            return [[regions.path(one, other).round_trip_ms / 2000 for other in places] for one in places]
+        if self.latency_lognormal is not None:
+            return _drawn_s(*self.latency_lognormal, self.draw_seed, hosts)
+        return self._spread("latency_s", hosts, lambda value: 0 <= value < math.inf, "not be negative")
+
+    def pairs_mbps(self, hosts: int) -> float | list[list[float]]:
+        """Returns the bandwidth between two hosts, one for all or a list of rows [hosts][hosts]; infinity is no limit.
+
+        Raises:
+            ConfigurationError: the matrix is too small or a bandwidth is not positive.
+        """
+        if self.regions and self.pair_mbps == UNLIMITED_MBPS:
+            places = self._places(hosts)
+            return [[1000 * regions.path(one, other).gbps for other in places] for one in places]
+        return self._spread("pair_mbps", hosts, lambda value: value > 0, "be positive")
 
     def bandwidths_mbps(self, name: str, hosts: int) -> list[float]:
         """Returns `uplink_mbps` or `downlink_mbps` of every host.
@@ -104,17 +115,53 @@ class NetworkOptions:
         """
         value = getattr(self, name)
         values = [float(value)] * hosts if isinstance(value, (int, float)) else [float(v) for v in value]
+        if self.extends and values:
+            values = [values[like] for like in self._likes(len(values), hosts)]
         if len(values) < hosts or not all(v > 0 for v in values):
             raise ConfigurationError(f"{name}={value!r}: must be positive, one number or {hosts} of them")
         return values
 
+    def _places(self, hosts: int) -> list[str]:
+        return [self.regions[host % len(self.regions)] for host in range(hosts)]
 
-def _between_s(one: str, other: str) -> float:
-    if one == other:
-        return REGION_LOCAL_MS / 2000
-    trip_ms = REGION_ROUND_TRIPS_MS.get((one, other)) or REGION_ROUND_TRIPS_MS.get((other, one))
-    if trip_ms is None:
+    def _likes(self, told: int, hosts: int) -> list[int]:
+        """For each host the one among those told that it is like: itself, or one drawn."""
+        beyond = [int(generator(self.draw_seed, "host like", host).integers(told)) for host in range(told, hosts)]
+        return [*range(min(told, hosts)), *beyond]
+
+    def _spread(self, name: str, hosts: int, accepts: Callable[[float], bool], must: str) -> float | list[list[float]]:
+        given = getattr(self, name)
+        if isinstance(given, (int, float)):
+            if not accepts(given):
+                raise ConfigurationError(f"{name}={given}: must {must}")
+            return float(given)
+        rows = [[float(value) for value in row] for row in given]
+        if any(len(row) < len(rows) for row in rows) or not rows or (len(rows) < hosts and not self.extends):
+            raise ConfigurationError(f"{name}: the matrix must have {hosts} rows and columns, one a host")
+        if not all(accepts(value) for i, row in enumerate(rows) for j, value in enumerate(row) if i != j):
+            raise ConfigurationError(f"{name}: the matrix holds a value that must {must}")
+        if len(rows) >= hosts:
+            return rows
+        apart = [value for i, row in enumerate(rows) for j, value in enumerate(row) if i != j]
+        alike = float(np.median(apart)) if apart else rows[0][0]
+        likes = self._likes(len(rows), hosts)
+        return [
+            [alike if likes[i] == likes[j] and i != j else rows[likes[i]][likes[j]] for j in range(hosts)]
+            for i in range(hosts)
+        ]
+
+
+def _check_lognormal(told: Sequence[float]) -> None:
+    if len(told) != 2 or not -20 < told[0] < 20 or not 0 <= told[1] < 5:
         raise ConfigurationError(
-            f"regions: no published round trip between {one!r} and {other!r}; give latency_s as a matrix instead"
+            f"latency_lognormal={told!r}: must be (mu, sigma), mu within -20 and 20, sigma below 5"
         )
-    return trip_ms / 2000
+
+
+def _drawn_s(mu: float, sigma: float, seed: int, hosts: int) -> list[list[float]]:
+    """Draws a symmetric matrix, a row from a stream of its own, so that more hosts change nothing between the first."""
+    rows_s = np.zeros((hosts, hosts))
+    for host in range(1, hosts):
+        row_s = np.exp(mu + sigma * generator(seed, "latencies", host).standard_normal(host)) / 1000
+        rows_s[host, :host] = rows_s[:host, host] = row_s
+    return rows_s.tolist()

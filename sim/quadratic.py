@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gossiptrain.errors import ConfigurationError
 from sim.step_times import ConstantSteps, StepTimes
 from sim.streams import generator
-from sim.workload import Workload
+from sim.workload import Measures, Workload
 
 Vector = npt.NDArray[np.floating]
 
@@ -138,14 +138,20 @@ class QuadraticWorkload(Workload):
     def is_finite(self, value: Vector) -> bool:
         return bool(np.isfinite(value).all())
 
-    def measure(self, peers: Sequence[int]) -> dict[str, float]:
-        """Returns the consensus distance sqrt(mean_i ||x_i - mean||^2), and ||mean - x*||, over these peers."""
+    def measure(self, peers: Sequence[int]) -> Measures:
+        """Returns the consensus distance sqrt(mean_i ||x_i - mean||^2), ||mean - x*||, and of each peer ||x_i - x*||."""
         if not peers:
             return {}
         x_NP = np.stack([self.x[peer] for peer in peers])
         mean_P = x_NP.mean(axis=0)
         distance = float(np.sqrt(((x_NP - mean_P) ** 2).sum(axis=1).mean()))
-        return {"consensus_distance": distance, "error": float(np.linalg.norm(mean_P - self.solution()))}
+        solution_P = self.solution()
+        each = np.linalg.norm(x_NP - solution_P, axis=1).tolist()
+        return {
+            "consensus_distance": distance,
+            "error": float(np.linalg.norm(mean_P - solution_P)),
+            "peer_error": each,
+        }
 
     def _power(self, row: int, steps: int) -> Vector:
         key = (row, steps)

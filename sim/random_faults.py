@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gossiptrain.errors import ConfigurationError
-from sim.faults import GARBLINGS, KINDS, PAYLOADS, STRANGERS, Fault, FaultSchedule, nearest
+from sim.faults import GARBLINGS, KINDS, PAYLOADS, STRANGERS, Fault, FaultSchedule
 from sim.streams import generator
+from sim.tables import nearest
 
 # How often each kind is drawn, relative to the others.
 SHARES: dict[str, float] = {
@@ -90,6 +91,7 @@ class _Drawing:
         self._free_s = dict.fromkeys(range(peers), 0.0)
         self._back_s: dict[int, float] = {}
         self._parted_until_s = 0.0
+        self._cut_until_s: dict[tuple[int, int], float] = {}
         self._replayed_until_s: dict[int, float] = {}
         self._schedule = FaultSchedule()
 
@@ -180,7 +182,8 @@ class _Drawing:
     def _one_way(self, at_s: float, end_s: float) -> None:
         source, target = (int(peer) for peer in self._chance.choice(self._peers, 2, replace=False))
         for_s = self._outage_s(at_s, end_s)
-        if for_s > 0:
+        if for_s > 0 and self._cut_until_s.get((source, target), 0.0) <= at_s:
+            self._cut_until_s[source, target] = at_s + for_s
             self._schedule = self._schedule.one_way(source, target, at_s, for_s)
 
     def _slow_link(self, at_s: float, end_s: float) -> None:

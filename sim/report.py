@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from gossiptrain.reports.reporting import Reporting
 from sim.faults import Fault
 from sim.records import record_of, settings_of
 from sim.training_thread import Block
+from sim.workload import Measures
 
 if TYPE_CHECKING:
     from sim.peer import SimulatedPeer
@@ -22,11 +24,26 @@ Kind = TypeVar("Kind", bound=Notice)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The workload's measures over the living peers at one moment."""
+    """The workload's measures over the living peers at one moment.
+
+    Attributes:
+        time_s: virtual seconds. peers: how many lived and counted in mixing.
+        values: numbers over all of them.
+        hosts: their numbers; "peer-3" has 3. per_peer: a number for each of them, in this order.
+    """
 
     time_s: float
     peers: int
     values: dict[str, float]
+    hosts: tuple[int, ...] = ()
+    per_peer: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(time_s: float, hosts: Sequence[int], measures: Measures) -> Sample:
+        """Sorts what a workload measured over these peers into numbers over all and numbers of each."""
+        values = {name: float(value) for name, value in measures.items() if isinstance(value, (int, float))}
+        each = {name: tuple(value) for name, value in measures.items() if not isinstance(value, (int, float))}
+        return Sample(time_s, len(hosts), values, tuple(hosts), each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,8 @@ class Report(Reporting):
         peers: every process, in the order of the peers' numbers and of their starts.
         saw: how often things happened: each kind of notice and fault, for "sometimes" checks.
         network: counters of the network. samples: the workload's measures over time.
+        interrupted: Ctrl-C ended the run at `until_s`.
+        environment: the cluster as `Environment.from_dict` reads it: compute, network, churn.
         faults: what was done to the run. settings: what fixed it, in words.
         bytes_sent: (virtual seconds, bytes that all processes had sent since the beginning), at the times of observation.
     """
@@ -93,6 +112,8 @@ class Report(Reporting):
     saw: Counter[str] = field(default_factory=Counter)
     network: dict[str, int] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
+    interrupted: bool = False
+    environment: dict[str, Any] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     bytes_sent: tuple[tuple[float, int], ...] = ()
@@ -109,6 +130,8 @@ class Report(Reporting):
             saw=Counter(simulation.checkers.saw),
             network=dict(sorted(simulation.network.counters.items())),
             samples=tuple(simulation.samples),
+            interrupted=simulation.interrupted,
+            environment=simulation.environment().summary(),
             faults=simulation.options.faults.faults,
             settings=settings_of(simulation.options),
             bytes_sent=tuple(simulation.bytes_sent),

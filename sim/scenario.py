@@ -19,19 +19,19 @@ at_s = 20.0
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig
 from sim.checkers import Limits
-from sim.faults import FaultSchedule, nearest
-from sim.network_options import NetworkOptions
+from sim.environment import Environment, network_from_dict, steps_from_dict, steps_to_dict
+from sim.faults import FaultSchedule
 from sim.quadratic import QuadraticWorkload
 from sim.simulation import Options, Simulation
-from sim.step_times import BimodalSteps, ConstantSteps, LogNormalSteps, StepTimes, TraceSteps
+from sim.tables import build, call, check_known, differing, lines
 from sim.workload import TimedWorkload, Workload
 
 if TYPE_CHECKING:
@@ -44,22 +44,16 @@ PLAIN = (
     "mixer",
     "sync_every",
     "founders",
+    "formed",
     "seeds",
     "start_within_s",
     "checks_wire",
     "observe_every_s",
 )
 SECTIONS: dict[str, type] = {
-    "network": NetworkOptions,
     "membership": MembershipConfig,
     "exchange": ExchangeConfig,
     "limits": Limits,
-}
-STEPS: dict[str, type[StepTimes]] = {
-    "constant": ConstantSteps,
-    "lognormal": LogNormalSteps,
-    "bimodal": BimodalSteps,
-    "trace": TraceSteps,
 }
 RANDOM = ("seed", "per_minute", "outage_s_max", "stall_s_max", "calm_s", "shares")
 UNTIL_S = 60.0
@@ -98,33 +92,38 @@ def load(path: str | Path) -> Scenario:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"scenario {str(path)!r} cannot be read: {error.strerror or error}") from error
-    return loads(text)
+    return loads(text, Path(path).parent)
 
 
-def loads(text: str) -> Scenario:
-    """Reads a scenario from TOML; see `load`."""
-    return from_dict(_parse(text))
+def loads(text: str, folder: Path | None = None) -> Scenario:
+    """Reads a scenario from TOML; see `load`. `folder` is what the paths of traces in it are relative to."""
+    return from_dict(_parse(text), folder)
 
 
-def from_dict(values: Mapping[str, Any]) -> Scenario:
+def from_dict(values: Mapping[str, Any], folder: Path | None = None) -> Scenario:
     """Reads a scenario from what a TOML file holds; see `load`."""
-    known = (*PLAIN, *SECTIONS, "workload", "faults", "random_faults", "until_s")
-    _known(values, known, "the scenario")
+    known = (*PLAIN, *SECTIONS, "network", "environment", "workload", "faults", "random_faults", "until_s")
+    check_known(values, known, "the scenario")
     arguments: dict[str, Any] = {key: values[key] for key in PLAIN if key in values}
     for name, section in SECTIONS.items():
         if name in values:
-            arguments[name] = _build(section, values[name], name)
+            arguments[name] = build(section, values[name], name)
+    if "network" in values:
+        arguments["network"] = network_from_dict(values["network"], "network")
     if "workload" in values:
         arguments["workload"] = dict(values["workload"])
-    until_s = float(values.get("until_s", UNTIL_S))
-    if not 0 < until_s < float("inf"):
-        raise ConfigurationError(f"until_s={until_s!r}: must be a positive number of seconds")
+    until_s = _seconds(values)
+    if "environment" in values:
+        arguments["environment"] = Environment.from_dict(values["environment"], folder)
+        arguments["until_s"] = until_s
+        _say_once(values)
     schedule = FaultSchedule.from_rows(values.get("faults", ()))
     if "random_faults" in values:
         options = dict(values["random_faults"])
-        _known(options, RANDOM, "random_faults")
+        check_known(options, RANDOM, "random_faults")
         seed = options.pop("seed", values.get("seed", 0))
-        drawn = FaultSchedule.random(seed, values.get("peers", 32), until_s, **options)
+        whole = {"seed": seed, "peers": values.get("peers", 32), "until_s": until_s, **options}
+        drawn = call(FaultSchedule.random, whole, "random_faults")
         schedule = FaultSchedule((*schedule.faults, *drawn.faults))
     arguments["faults"] = schedule
     return Scenario(arguments, until_s)
@@ -144,81 +143,69 @@ def _parse(text: str) -> dict[str, Any]:
         raise ConfigurationError(f"the scenario is not TOML: {error}") from error
 
 
-def _known(values: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    for key in values:
-        if key not in known:
-            raise ConfigurationError(f"{where}: {key!r} is not known{nearest(key, known)}")
+def _seconds(values: Mapping[str, Any]) -> float:
+    until_s = values.get("until_s", UNTIL_S)
+    if isinstance(until_s, bool) or not isinstance(until_s, (int, float)) or not 0 < until_s < float("inf"):
+        raise ConfigurationError(f"until_s={until_s!r}: must be a positive number of seconds")
+    return float(until_s)
 
 
-def _build(made: type, values: Mapping[str, Any], where: str) -> Any:
-    _known(values, [item.name for item in fields(made)], where)
-    return made(**{key: _frozen(value) for key, value in values.items()})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+def _say_once(values: Mapping[str, Any]) -> None:
+    """What an environment tells must not be told a second time elsewhere."""
+    if "network" in values:
+        raise ConfigurationError("network: stands beside [environment]; write it as [environment.network]")
+    if "compute" in values["environment"] and "steps" in values.get("workload", {}):
+        raise ConfigurationError("workload.steps: stands beside [environment.compute]; leave one of the two out")
 
 
 def _workload(values: Mapping[str, Any], peers: int, seed: int) -> Workload:
     rest = dict(values)
     kind = rest.pop("kind", "timed")
     steps = rest.pop("steps", None)
-    step_times = _steps(steps) if steps is not None else None
+    step_times = steps_from_dict(steps, "workload.steps") if steps is not None else None
     if kind == "timed":
-        _known(rest, ("snapshot_bytes",), "workload")
-        return TimedWorkload(**rest, step_times=step_times)
+        check_known(rest, ("snapshot_bytes",), "workload")
+        return call(TimedWorkload, {**rest, "step_times": step_times}, "workload")
     if kind == "quadratic":
         known = ("size", "seed", "spread", "learning_rate", "noise", "start", "snapshot_bytes")
-        _known(rest, known, "workload")
-        return QuadraticWorkload.random(peers, **{"seed": seed, **rest}, step_times=step_times)
+        check_known(rest, known, "workload")
+        whole = {"peers": peers, "seed": seed, **rest, "step_times": step_times}
+        return call(QuadraticWorkload.random, whole, "workload")
     raise ConfigurationError(f'workload: kind={kind!r}: must be "timed" or "quadratic"')
-
-
-def _steps(values: Mapping[str, Any]) -> StepTimes:
-    rest = dict(values)
-    kind = rest.pop("kind", "constant")
-    if kind not in STEPS:
-        raise ConfigurationError(f"workload.steps: kind={kind!r} is not known{nearest(str(kind), STEPS)}")
-    return _build(STEPS[kind], rest, "workload.steps")
 
 
 # Writing
 
 
 def dumps(options: Options, until_s: float) -> str | None:
-    """Writes a scenario that repeats a run; None where a file cannot hold it (a graph, a function, another workload)."""
-    steps = next((kind for kind, made in STEPS.items() if type(options.workload.step_times) is made), None)
-    if not isinstance(options.topology, str) or type(options.workload) is not TimedWorkload or steps is None:
+    """Writes a scenario that repeats a run; None where a file cannot hold it (a graph, a function, another workload).
+
+    Who comes and goes by the environment's churn is written as faults where the file's run is of another length.
+    """
+    if not isinstance(options.topology, str) or type(options.workload) is not TimedWorkload:
         return None
-    lines = [f"until_s = {_value(float(until_s))}"]
-    lines += [f"{key} = {_value(getattr(options, key))}" for key in PLAIN]
-    for name in SECTIONS:
-        changed = _differing(getattr(options, name))
-        lines += ["", f"[{name}]", *changed] if changed else []
-    lines += ["", "[workload]", f"snapshot_bytes = {options.workload.snapshot_bytes}"]
-    lines += ["", "[workload.steps]", f"kind = {_value(steps)}", *_differing(options.workload.step_times)]
-    for row in options.faults.to_rows():
-        lines += ["", "[[faults]]", *(f"{key} = {_value(value)}" for key, value in row.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _differing(values: Any) -> list[str]:
-    """Lines of what differs from the defaults."""
-    changed = [item for item in fields(values) if getattr(values, item.name) != item.default]
-    return [f"{item.name} = {_value(getattr(values, item.name))}" for item in changed]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return repr(value) if value != float("inf") else "inf"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    environment, faults = options.environment, options.faults
+    values: dict[str, Any] = {"until_s": float(until_s), **{key: getattr(options, key) for key in PLAIN}}
+    try:
+        if environment is not None:
+            draws_again = until_s == options.until_s
+            values["environment"] = (environment if draws_again else replace(environment, churn=None)).to_dict()
+            faults = options.written_faults if draws_again else faults
+        elif network := differing(options.network):
+            values["network"] = network
+        for name in SECTIONS:
+            if changed := differing(getattr(options, name)):
+                values[name] = changed
+        workload: dict[str, Any] = {"snapshot_bytes": options.workload.snapshot_bytes}
+        if environment is None or environment.compute is None:
+            workload["steps"] = steps_to_dict(options.workload.step_times)
+        values["workload"] = workload
+    except ConfigurationError:  # step times or churn of a class that no file knows
+        return None
+    written = lines(values)
+    for row in faults.to_rows():
+        written += ["", "[[faults]]", *lines(row)]
+    return "\n".join(written) + "\n"
 
 
 def replay_text(options: Options, command: str, now: float) -> str:

@@ -29,15 +29,19 @@ class Clockwork(ABC):
     """One peer's step times."""
 
     @abstractmethod
-    def block(self, step: int, count: int) -> tuple[float, float]:
-        """Returns (seconds of the next `count` steps after `step` in all, seconds of the longest of them)."""
+    def block(self, step: int, count: int, now_s: float = 0.0) -> tuple[float, float]:
+        """Returns (seconds of the next `count` steps after `step` in all, seconds of the longest of them).
+
+        Args:
+            now_s: virtual time at which the first of them begins, for devices whose speed changes with time.
+        """
 
 
 class _Equal(Clockwork):
     def __init__(self, step_s: float) -> None:
         self._step_s = step_s
 
-    def block(self, step: int, count: int) -> tuple[float, float]:
+    def block(self, step: int, count: int, now_s: float = 0.0) -> tuple[float, float]:
         return self._step_s * count, self._step_s
 
 
@@ -82,7 +86,7 @@ class _LogNormal(Clockwork):
     def __init__(self, median_s: float, sigma: float, chance: Normals) -> None:
         self._median_s, self._sigma, self._chance = median_s, sigma, chance
 
-    def block(self, step: int, count: int) -> tuple[float, float]:
+    def block(self, step: int, count: int, now_s: float = 0.0) -> tuple[float, float]:
         times_s = [self._median_s * exp(self._sigma * self._chance.next()) for _ in range(count)]
         return sum(times_s), max(times_s)
 
@@ -131,6 +135,6 @@ class _Trace(Clockwork):
     def __init__(self, row_s: Sequence[float]) -> None:
         self._row_s = row_s
 
-    def block(self, step: int, count: int) -> tuple[float, float]:
+    def block(self, step: int, count: int, now_s: float = 0.0) -> tuple[float, float]:
         times_s = [self._row_s[(step + i) % len(self._row_s)] for i in range(count)]
         return sum(times_s), max(times_s)

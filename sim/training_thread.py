@@ -48,7 +48,7 @@ class TrainingThread:
         self._peer = peer
         world = peer.world
         self._clock, self._workload, self._index = world.clock, world.workload, peer.host
-        self._clockwork = self._workload.step_times.begin(world.seed, peer.host)
+        self._clockwork = (world.step_times or self._workload.step_times).begin(world.seed, peer.host)
         self.is_synchronous = peer.config.kind == "round"
         self.plan_steps, self.publishes = peer.config.sync_every, False
         self.steps = self.applied = self.version = 0
@@ -145,12 +145,13 @@ class TrainingThread:
             return
         start_s = max(self._clock.now, self._paused_until_s)
         self._block_steps = self.plan_steps
-        lasts_s, longest_s = self._clockwork.block(self.steps, self._block_steps)
+        lasts_s, longest_s = self._clockwork.block(self.steps, self._block_steps, start_s)
         # The first step's gap reaches back to the last step of the block before.
         lasts_s, longest_s = lasts_s * self.slowness, longest_s * self.slowness
         self._block_gap_s = longest_s + max(0.0, start_s - self._last_step_s)
         self._block_began_s, self._block_end_s = start_s, start_s + lasts_s
         self._block_open = True
+        self._workload.plan(self._index, self._block_steps)
         self._schedule()
 
     def _schedule(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gossiptrain.errors import ConfigurationError
 from sim.step_times import ConstantSteps, LogNormalSteps, StepTimes
+
+Measures = Mapping[str, "float | Sequence[float]"]
 
 
 class Workload(ABC):
@@ -24,6 +26,16 @@ class Workload(ABC):
     def parameters(self) -> tuple[str, ...]:
         """Describes the parameters; peers compare it when they greet each other."""
         return (f"parameters float32 [{max(1, self.snapshot_bytes // 4)}]",)
+
+    def describe(self) -> str:
+        """Says in one line what is trained, for a report's head."""
+        return type(self).__name__
+
+    def prepare(self, peers: int, seed: int) -> None:  # noqa: B027
+        """A simulation of so many peers is to begin; more may join, with higher numbers. What was before is forgotten."""
+
+    def plan(self, peer: int, steps: int) -> None:  # noqa: B027
+        """The peer begins a block of steps: unless it dies, `train` with so many follows, and nothing changes before."""
 
     @abstractmethod
     def begin(self, seed: int, peer: int) -> None:
@@ -57,8 +69,11 @@ class Workload(ABC):
         """Says whether every number of a published value is finite."""
         return True
 
-    def measure(self, peers: Sequence[int]) -> dict[str, float]:
-        """Returns what is to be recorded now over the living peers, such as losses; {} for nothing."""
+    def measure(self, peers: Sequence[int]) -> Measures:
+        """Returns what is to be recorded now over the living peers, such as losses; {} for nothing.
+
+        A value is one number for all, or one for each of these peers, in their order.
+        """
         return {}
 
 

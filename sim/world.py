@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sim.checkers import Checkers
 from sim.clock import Clock
 from sim.network import Network
+from sim.step_times import StepTimes
 from sim.trace import Trace
 from sim.workload import Workload
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class World:
-    """The world around the peers. `seeds` tells a peer's seeds; `checks_wire` has messages encoded and decoded."""
+    """The world around the peers. `seeds` tells a peer's seeds; `checks_wire` has messages encoded and decoded.
+
+    `step_times` take the place of the workload's, where an environment tells them.
+    """
 
     clock: Clock
     network: Network
@@ -28,3 +32,4 @@ class World:
     seed: int
     checks_wire: bool
     seeds: Callable[[SimulatedPeer], tuple[str, ...]]
+    step_times: StepTimes | None = None

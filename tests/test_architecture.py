@@ -138,7 +138,14 @@ def test_no_arrow_points_the_wrong_way(folder: str, banned: tuple[str, ...]) -> 
 
 def test_only_training_in_the_simulator_knows_tensors() -> None:
     tensors = ("torch", "gossiptrain.mixing", "gossiptrain.compression")
-    assert [line for line in strangers("sim", tensors) if "training" not in line.split()[0]] == []
+    assert [line for line in strangers("sim", tensors) if not line.startswith("sim/learning/")] == []
+
+
+def test_only_torch_workload_is_asked_for_from_outside_the_room_of_learning_and_only_when_used() -> None:
+    others = [path for path in files("sim") if path.parent.name != "learning"]
+    assert [
+        str(p) for p in others if any(is_of(i, ("sim.learning",)) for i in imports(p, inside_functions=False))
+    ] == []
 
 
 def test_nothing_that_comes_from_others_is_ever_unpickled() -> None:

@@ -53,6 +53,7 @@ from gossiptrain.protocol.events import (
 from gossiptrain.protocol.messages import TransferKey
 from gossiptrain.protocol.notices import Exchanged, Joined, Notice
 from gossiptrain.protocol.peer_protocol import PeerProtocol
+from gossiptrain.runtime.link_times import LinkTimes
 from gossiptrain.runtime.parameters import ParameterVector, ReceiveBuffer
 from gossiptrain.runtime.state_transfer import Fetched, StateTransfers
 from gossiptrain.runtime.words import ERRORS, worth_a_warning
@@ -101,6 +102,7 @@ class Driver(threading.Thread):
         self._protocol, self._transport, self._vector, self._mixer = protocol, transport, vector, mixer
         self._seeds, self._observe, self._report = seeds, observe, report
         self._states = states(self)
+        self._links = LinkTimes()
         self._from_training: deque[Event | Callable[[], None]] = deque()
         self._receiving: dict[TransferKey, ReceiveBuffer] = {}
         self._changed = threading.Condition()
@@ -146,6 +148,10 @@ class Driver(threading.Thread):
             "exchanges": self.exchanges,
             **self.traffic(),
         }
+
+    def link_times(self, is_last: bool = False) -> list[dict[str, Any]]:
+        """Records of how long the links took, every few seconds. For the network thread, and for who outlives it."""
+        return self._links.take(time.monotonic(), self._vector.nbytes, is_last)
 
     # For the training thread
 
@@ -296,12 +302,14 @@ class Driver(threading.Thread):
                     self._transport.counters["bad_message"] += 1
                     log.debug("dropped a control frame: %s", error)
                     return
+                self._links.hears(envelope.sender, envelope.message, time.monotonic())
                 self._handle(MessageReceived(envelope))
             case LinkChanged(address, lane, kind):
                 self._handle(LinkEvidence(address, lane, kind))
             case TransferReceived(key) if self._states.expects(key):
                 self._handle(self._states.received(key))
             case TransferReceived(key):
+                self._links.received(key, time.monotonic())
                 buffer = self._receiving.get(key)
                 if buffer is not None and self._vector.is_finite(buffer):
                     self._handle(SnapshotReceived(key))
@@ -313,10 +321,12 @@ class Driver(threading.Thread):
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Send(address, message):
+                self._links.sends(address, message, time.monotonic())
                 self._transport.send(address, wire.encode(self._protocol.envelope(message)))
             case SendSnapshot(address, key, version):
                 self._transport.send_snapshot(address, key, self._vector.pin(version))
             case ExpectSnapshot(key, address):
+                self._links.expects(key, address, time.monotonic())
                 buffer = self._receiving[key] = self._vector.receive_buffer()
                 self._transport.expect(key, buffer.view, address)
             case Mix(version, inbox):
@@ -324,6 +334,7 @@ class Driver(threading.Thread):
                 received = [(self._receiving.pop(key), weight) for key, weight in inbox]
                 self._note_distance(self._vector.mix(version, received, self._mixer))
             case Discard(key):
+                self._links.forget(key)
                 self._transport.forget(key)
                 self._states.discard(key)
                 if buffer := self._receiving.pop(key, None):

@@ -1,0 +1,214 @@
+"""Batched mode: many peers' steps at once, with `torch.func.vmap` over the model and one backward pass for all.
+
+Legend: G peers in a group, W width of a row, P parameters, B samples of a batch.
+
+A group is computed in chunks of a fixed size, by threads that share nothing. What a chunk holds and in which order depends
+on the run alone, never on the number of threads. Torch's own threads only get in the way of work this small: they are off
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from sim.learning.dropout import KeyedDropout
+from sim.learning.stacked import StackedForward
+from sim.learning.task import Task
+from sim.learning.threads import one_intra_op_thread
+from sim.learning.update_rules import Rule
+from sim.learning.versions import Version
+
+# What a chunk's parameters, gradients and activations may take, so that they stay in a core's second-level cache.
+CHUNK_BYTES = 4 << 20
+CHUNK_PEERS = (8, 256)
+CHUNK_PEERS_CUDA = 512
+MIX_BYTES = 8 << 20
+
+
+class BatchedTrainer:
+    """Computes versions together.
+
+    Attributes:
+        chunk: peers computed in one go. kernel: "stacked" for plain sequences of layers, else "vmap".
+    """
+
+    def __init__(self, task: Task, rule: Rule, threads: int, activations: int) -> None:
+        """
+        Args:
+            task: what is trained. rule: the optimizer's.
+            threads: Python threads, at least 1.
+            activations: numbers that one peer's forward pass keeps.
+        """
+        self._task, self._rule = task, rule
+        self._models = [task.copy_of_model() for _ in range(threads)]
+        self._stacked = StackedForward.of(task.model) if not task.drops else None
+        self.kernel = "stacked" if self._stacked is not None else "vmap"
+        self._forward = vmap(self._loss_of_one, in_dims=(None, 0, 0, 0, 0))
+        self._losses = vmap(task.loss_fn)
+        self._pool = (
+            ThreadPoolExecutor(threads, "simulated steps", torch.set_num_threads, (1,)) if threads > 1 else None
+        )
+        self.chunk = chunk_size(task, activations)
+
+    def train(self, versions: list[Version]) -> None:
+        """See `Trainer`."""
+        # Longest first, so that those still at work are always the first rows; sorting is stable.
+        ordered = sorted(versions, key=lambda version: -version.count)
+        chunks = [ordered[start : start + self.chunk] for start in range(0, len(ordered), self.chunk)]
+        works = [_Chunk(self._task, chunk) for chunk in chunks]
+        with one_intra_op_thread():
+            if self._pool is None or len(works) == 1:
+                results = [self._run(work) for work in works]
+            else:
+                results = list(self._pool.map(self._run, works))
+        for work, (losses, reaches) in zip(works, results):
+            work.finish(losses, reaches)
+
+    @torch.no_grad()
+    def mix(self, versions: list[Version]) -> None:
+        """See `Trainer`."""
+        by_length: dict[int, list[Version]] = {}
+        for version in versions:
+            assert version.correction is not None
+            by_length.setdefault(len(version.correction.inbox), []).append(version)
+        width = self._task.layout.width * self._task.layout.dtype.itemsize
+        most = max(1, MIX_BYTES // width)
+        with one_intra_op_thread():
+            for members in by_length.values():
+                for start in range(0, len(members), most):
+                    self._mix(members[start : start + most])
+
+    def _run(self, work: _Chunk) -> tuple[list[float], list[float]]:
+        model = self._models.pop()
+        try:
+            return self._train_chunk(model, work)
+        finally:
+            self._models.append(model)
+
+    def _train_chunk(self, model: nn.Module, work: _Chunk) -> tuple[list[float], list[float]]:
+        task = self._task
+        values_GW = task.arena.values[work.from_rows]
+        integers_GI = task.arena.integers[work.from_rows]
+        losses_G = torch.zeros(len(values_GW), dtype=task.layout.dtype, device=values_GW.device)
+        for step, active in enumerate(work.active):
+            losses_G[:active] += self._step(model, values_GW[:active], integers_GI[:active], work, step)
+        task.arena.values[work.to_rows] = values_GW
+        task.arena.integers[work.to_rows] = integers_GI
+        reaches = values_GW[:, : task.layout.published].abs().amax(dim=1)
+        return losses_G.tolist(), reaches.tolist()
+
+    def _step(self, model: nn.Module, block_GW: Tensor, integers_GI: Tensor, work: _Chunk, step: int) -> Tensor:
+        """One step of each peer, in place; returns their losses, [G]."""
+        layout, task, active = self._task.layout, self._task, len(block_GW)
+        leaves = {name: view.requires_grad_() for name, view in layout.leaves(block_GW).items()}
+        samples_GB = work.samples(step, active)
+        x, y = task.x[samples_GB], task.y[samples_GB]
+        if self._stacked is not None:
+            losses_G = self._losses(self._stacked(leaves, x), y)
+        else:
+            state = leaves | layout.buffers(block_GW, integers_GI)
+            losses_G = self._forward(model, state, x, y, work.keys(step, active))
+        grads = torch.autograd.grad(losses_G.sum(), list(leaves.values()))
+        with torch.no_grad():
+            grad_GP = torch.cat([grad.reshape(active, -1) for grad in grads], dim=1)
+            slots = [layout.slot(block_GW, index) for index in range(layout.slots)]
+            self._rule.step(block_GW[:, : layout.size], grad_GP, slots, work.steps(step, active))
+        return losses_G.detach()
+
+    def _loss_of_one(self, model: nn.Module, state: dict[str, Tensor], x: Tensor, y: Tensor, key: Tensor) -> Tensor:
+        with KeyedDropout(key) if self._task.drops else contextlib.nullcontext():
+            output: Any = functional_call(model, state, (x,))
+        return self._task.loss_fn(output, y)
+
+    def _mix(self, versions: list[Version]) -> None:
+        """Adds corrections of inboxes of one length, each inbox in its order."""
+        layout, arena = self._task.layout, self._task.arena
+        parents, corrections = [v.parent for v in versions], [v.correction for v in versions]
+        rows = arena.take(len(versions))
+        values = arena.values
+        block_GW = values[[parent.row for parent in parents if parent]]
+        own_GM = values[[c.own.row for c in corrections if c], : layout.published]
+        change_GP = torch.zeros_like(own_GM[:, : layout.size])
+        total_G1 = mean_GM = None
+        for place in range(len(corrections[0].inbox) if corrections[0] else 0):
+            entries = [c.inbox[place] for c in corrections if c]
+            other_GM = values[[other.row for other, _ in entries], : layout.published]
+            weight_G1 = torch.tensor([[weight] for _, weight in entries], dtype=values.dtype, device=values.device)
+            change_GP += (other_GM[:, : layout.size] - own_GM[:, : layout.size]) * weight_G1
+            if layout.mixed:
+                other_GM = other_GM[:, layout.size :]
+                total_G1 = weight_G1 if total_G1 is None else total_G1 + weight_G1
+                mean_GM = other_GM if mean_GM is None else mean_GM.lerp(other_GM, weight_G1 / total_G1)
+        block_GW[:, : layout.size] += change_GP
+        if mean_GM is not None and total_G1 is not None:
+            buffers_GM = block_GW[:, layout.size : layout.published]
+            buffers_GM.copy_(buffers_GM.lerp(mean_GM, total_G1.clamp(max=1.0)))
+        values[rows] = block_GW
+        arena.integers[rows] = arena.integers[[parent.row for parent in parents if parent]]
+        for version, row, parent in zip(versions, rows, parents):
+            assert parent is not None
+            version.loss = parent.loss
+            version.computed(row)
+
+
+class _Chunk:
+    """Peers whose blocks are computed in one go, longest block first.
+
+    Attributes:
+        from_rows, to_rows: rows of the arena. active: how many take each step.
+    """
+
+    def __init__(self, task: Task, versions: Sequence[Version]) -> None:
+        self._task, self._versions = task, versions
+        self.to_rows = task.arena.take(len(versions))
+        parents = [version.parent for version in versions]
+        self.from_rows = [parent.row for parent in parents if parent is not None]
+        self._first = [parent.steps for parent in parents if parent is not None]
+        self._samples = [
+            task.batches.take(version.peer, first, version.count) for version, first in zip(versions, self._first)
+        ]
+        counts = [version.count for version in versions]
+        self.active = [sum(count > step for count in counts) for step in range(counts[0])]
+
+    def samples(self, step: int, active: int) -> Tensor:
+        """Sample numbers of one step, [active, B]."""
+        stacked = np.stack([samples[step] for samples in self._samples[:active]])
+        return torch.from_numpy(stacked).to(self._task.x.device)
+
+    def steps(self, step: int, active: int) -> list[int]:
+        """Steps that each peer has taken before this one."""
+        return [first + step for first in self._first[:active]]
+
+    def keys(self, step: int, active: int) -> Tensor:
+        """The keys of each peer's random choices, int64 [active]; zeros where there are none."""
+        task = self._task
+        if not task.drops:
+            return torch.zeros(active, dtype=torch.int64, device=task.x.device)
+        keys = [task.key(v.peer, first + step) for v, first in zip(self._versions[:active], self._first)]
+        return torch.tensor(keys, device=task.x.device)
+
+    def finish(self, losses: Sequence[float], reaches: Sequence[float]) -> None:
+        """The numbers are in the arena."""
+        for version, row, loss, reach in zip(self._versions, self.to_rows, losses, reaches):
+            version.loss, version.reach = loss / version.count, reach
+            version.computed(row)
+
+
+def chunk_size(task: Task, activations: int) -> int:
+    """Returns how many peers are computed in one go: a power of two."""
+    low, high = CHUNK_PEERS
+    if task.layout.device.type == "cuda":
+        return CHUNK_PEERS_CUDA
+    each = (2 * task.layout.width + task.layout.size + activations) * task.layout.dtype.itemsize
+    size = low
+    while size < high and 2 * size * each <= CHUNK_BYTES:
+        size *= 2
+    return size

@@ -1,0 +1,76 @@
+"""The forward pass of many peers through a plain sequence of layers, without `vmap`: a third faster for small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Layers without parameters that treat every sample by itself, as functions of [G, B, features].
+POINTWISE: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
+    nn.ReLU: lambda layer, h: torch.relu(h),
+    nn.Tanh: lambda layer, h: torch.tanh(h),
+    nn.Sigmoid: lambda layer, h: torch.sigmoid(h),
+    nn.GELU: lambda layer, h: nn.functional.gelu(h, approximate=layer.approximate),
+    nn.SiLU: lambda layer, h: nn.functional.silu(h),
+    nn.Identity: lambda layer, h: h,
+}
+
+
+class StackedForward:
+    """Linear layers as one batched matrix product for all peers.
+
+    Legend: G peers, B samples, I and O features in and out.
+    """
+
+    def __init__(self, layers: list[tuple[str, nn.Module]]) -> None:
+        self._layers = layers
+
+    @staticmethod
+    def of(model: nn.Module) -> StackedForward | None:
+        """Returns the forward pass of a model; None if it is more than a sequence of known layers."""
+        layers = _sequence(model, "")
+        if layers is None or any(_has_hooks(module) for module in model.modules()):
+            return None
+        parameters = list(model.named_parameters(remove_duplicate=False))
+        tied = len({id(p) for _, p in parameters}) != len(parameters)
+        frozen = any(not p.requires_grad for _, p in parameters)
+        return None if tied or frozen or not parameters else StackedForward(layers)
+
+    def __call__(self, leaves: Mapping[str, Tensor], h: Tensor) -> Tensor:
+        """Returns the outputs, [G, B, O], of parameters [G, ...] and samples [G, B, ...].
+
+        Raises:
+            RuntimeError: the samples' shape does not suit the layers.
+        """
+        for prefix, layer in self._layers:
+            if isinstance(layer, nn.Flatten):
+                h = h.flatten(2)
+            elif isinstance(layer, nn.Linear):
+                if h.dim() != 3:
+                    raise RuntimeError(f"{prefix}Linear: expects [samples, features], got {list(h.shape[1:])}")
+                weight_GIO = leaves[f"{prefix}weight"].transpose(1, 2)
+                if layer.bias is None:
+                    h = torch.bmm(h, weight_GIO)
+                else:
+                    h = torch.baddbmm(leaves[f"{prefix}bias"].unsqueeze(1), h, weight_GIO)
+            else:
+                h = POINTWISE[type(layer)](layer, h)
+        return h
+
+
+def _sequence(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]] | None:
+    if type(module) is nn.Sequential:
+        parts = [_sequence(child, f"{prefix}{name}.") for name, child in module._modules.items() if child]
+        return None if None in parts else [layer for part in parts for layer in part or ()]
+    is_known = type(module) in POINTWISE or type(module) is nn.Linear
+    is_flatten = type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
+    return [(prefix, module)] if is_known or is_flatten else None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )

@@ -1,0 +1,56 @@
+"""What all peers share: model, loss, optimizer, samples; and one step's arguments."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sim.learning.arena import Arena
+from sim.learning.batches import Batches
+from sim.learning.dropout import base_key, step_key
+from sim.learning.layout import StateLayout
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Loss = Callable[[Any, Tensor], Tensor]
+
+
+@dataclass
+class Task:
+    """One simulation's training.
+
+    Attributes:
+        model: the structure, in training mode as the user left it; its values are never used nor changed.
+        loss_fn: of (model output, targets), a scalar. make_optimizer: of the parameters.
+        x, y: all training samples, [samples, ...], on the device.
+        layout: of a state. arena: of all states.
+        batches: which samples a step sees. seed: of the simulation.
+        drops: the model has dropout. draws: it draws other random numbers.
+    """
+
+    model: nn.Module
+    loss_fn: Loss
+    make_optimizer: MakeOptimizer
+    x: Tensor
+    y: Tensor
+    layout: StateLayout
+    arena: Arena
+    batches: Batches
+    seed: int
+    drops: bool
+    draws: bool
+    _base_keys: dict[int, int] = field(default_factory=dict)
+
+    def copy_of_model(self) -> nn.Module:
+        """Returns a module to compute with; one thread uses it at a time."""
+        return copy.deepcopy(self.model)
+
+    def key(self, peer: int, step: int) -> int:
+        """Returns the key of a step's random choices, 32 bits."""
+        if peer not in self._base_keys:
+            self._base_keys[peer] = base_key(self.seed, peer)
+        return step_key(self._base_keys[peer], step)
