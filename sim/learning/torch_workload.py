@@ -219,7 +219,7 @@ class TorchWorkload(Workload):
         Returns:
             "consensus_distance", sqrt(mean_i ||x_i - mean||^2) of the parameters; "train_loss" of the last blocks; with
             an evaluation set "loss" and "accuracy", means over the peers, "average_loss" and "average_accuracy", of the
-            average of their parameters; and with "peer_" in front ("peer_distance", "peer_train_loss", ...) one number a peer.
+            average of their parameters; and with "peer_" in front ("peer_distance", "peer_train_loss", ...) one a peer.
         """
         if not peers:
             return {}
