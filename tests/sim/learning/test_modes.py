@@ -21,7 +21,7 @@ OPTIMIZERS: dict[str, Any] = {
 }
 CHURN = sim.FaultSchedule().crash(2, 1.51).restart(2, 2.2).join(2.0).crash(4, 2.53)
 
-SEEN = ("fault crash", "fault restart", "fault join", "adopted", "PeerDied", "Exchanged")
+SEEN = ("fault crash", "fault restart", "fault join", "adopted", "PeerSuspected", "Exchanged")
 
 
 def agree(
@@ -114,7 +114,6 @@ def test_the_same_simulation_gives_the_same_bits_again_and_leaves_the_programs_o
     torch.manual_seed(1)
     one, x = simulate(work, 3.0)
     other, y = simulate(work, 3.0)
-    one.require(*seen)
     assert one.trace_hash == other.trace_hash
     assert torch.equal(x, y)
     assert torch.equal(torch.rand(3), expected)
