@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sim import presets
+from sim import presets, regions
 from sim.calibration import calibrate
 from sim.changing_speed import ChangingSteps, SlowPhases
 from sim.checkers import InvariantBroken, Limits
@@ -56,6 +56,7 @@ __all__ = [
     "load",
     "loads",
     "presets",
+    "regions",
 ]
 
 
