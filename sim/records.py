@@ -33,18 +33,21 @@ def record_of(report: Report) -> RunRecord:
         samples=_samples(report, tuple(sorted(started, key=natural))),
         faults=tuple(_fault(fault) for fault in report.faults if fault.at_s <= report.until_s),
         settings={**report.settings, "trace": report.trace_hash},
+        environment=report.environment,
+        remarks=("The simulation was interrupted: this is the run so far.",) if report.interrupted else (),
     )
 
 
 def settings_of(options: Options) -> dict[str, str]:
     """What fixed a run, in words."""
     workload = options.workload
+    compute = options.environment.compute if options.environment is not None else None
     return {
         "topology": describe(options.topology),
         "mixer": options.mixer,
         "sync_every": str(options.sync_every),
-        "workload": type(workload).__name__,
-        "step times": type(workload.step_times).__name__,
+        "workload": workload.describe(),
+        "step times": type(compute or workload.step_times).__name__,
         "snapshot": _size(workload.snapshot_bytes),
         "seed": str(options.seed),
     }
@@ -94,8 +97,10 @@ def _by_peer(rows: Sequence[Sample | None], peers: tuple[str, ...]) -> dict[str,
     index = {name: column for column, name in enumerate(peers)}
     found: dict[str, np.ndarray] = {}
     for place, row in enumerate(rows):
-        columns = [index[name] for name in _names(getattr(row, "hosts", ()))]
-        for measure, values in getattr(row, "per_peer", {}).items():
+        if row is None:
+            continue
+        columns = [index[name] for name in _names(row.hosts)]
+        for measure, values in row.per_peer.items():
             values_TN = found.setdefault(measure, np.full((len(rows), len(peers)), np.nan))
             values_TN[place, columns] = values
     return found

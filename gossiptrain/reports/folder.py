@@ -96,6 +96,7 @@ def _record(folder: Path, lives: list[_Life], config: Line, summary: Line) -> Ru
         samples=_samples(lives, zero, newest - zero),
         faults=_kills(processes),
         settings=_settings(config),
+        environment={key: config[key] for key in ("command", "python", "platform", "versions") if key in config},
         remarks=remarks,
         is_going=is_going,
     )

@@ -62,7 +62,15 @@ def _settle(x_N2: Array, a_E: np.ndarray, b_E: np.ndarray, weight_E: Array) -> A
         np.add.at(force_N2, b_E, pull_E2)
         size_N1 = np.linalg.norm(force_N2, axis=1, keepdims=True)
         x_N2 = x_N2 + force_N2 / np.maximum(size_N1, 1e-9) * np.minimum(size_N1, heat)
-    return _spread(x_N2, rounds // 3)
+    return _spread(_drawn_in(x_N2), rounds // 3)
+
+
+def _drawn_in(x_N2: Array) -> Array:
+    """Brings the few that stand far outside closer, so that they do not shrink all the others."""
+    away_N2 = x_N2 - np.median(x_N2, axis=0)
+    distance_N1 = np.maximum(np.linalg.norm(away_N2, axis=1, keepdims=True), 1e-9)
+    usual = float(np.quantile(distance_N1, 0.93))
+    return away_N2 * np.minimum(1.0, (usual + 0.25 * (distance_N1 - usual)) / distance_N1)
 
 
 def _spread(x_N2: Array, rounds: int) -> Array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from gossiptrain.protocol.notices import Exchanged, PeerDied
@@ -37,6 +39,7 @@ def payload(record: RunRecord) -> dict[str, Any]:
         "going": record.is_going,
         "remarks": list(record.remarks),
         "settings": [[name, value] for name, value in record.settings.items()],
+        "environment": json.loads(msgspec.json.encode(record.environment)),
         "until_s": until_s,
         "tick_s": scale.tick_s,
         "peers": _peers(record, scale, found, doubts),

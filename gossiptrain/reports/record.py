@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -147,6 +147,7 @@ class RunRecord(Reporting):
         until_s: how far it went. is_going: a real run that had not ended when it was read.
         processes: every process, in the peers' natural order and in the order of their starts.
         settings: what fixed the run, in words, by name ("topology", "mixer", "seed", ...).
+        environment: the simulated cluster, or the recorded machine, as plain data.
         remarks: what a reader should know about what is missing.
     """
 
@@ -157,6 +158,7 @@ class RunRecord(Reporting):
     samples: Samples
     faults: tuple[FaultRecord, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     is_going: bool = False
 

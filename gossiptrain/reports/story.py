@@ -20,6 +20,8 @@ from gossiptrain.reports.timeline import rewirings
 
 EVENTS_MAX = 3000
 TOGETHER_S = 5.0  # what peers noticed about one peer, with less than this between two of them, is one line
+APART_S = 1.0  # between two groups of peers that start
+CROWD_MIN = 8
 _TOLD = {
     PeerSuspected: ("suspected", "suspected by"),
     PeerDied: ("dead", "taken for dead by"),
@@ -55,7 +57,7 @@ class Happening:
 
 def story(record: RunRecord, most: int = EVENTS_MAX) -> list[Happening]:
     """Tells the run in order of time, in at most so many lines; the least important are left out."""
-    lines = [*_faults(record), *_lives(record), *_noticed(record), *_rewired(record)]
+    lines = [*_faults(record), *_crowds(list(_lives(record))), *_noticed(record), *_rewired(record)]
     if len(lines) > most:
         lines = sorted(lines, key=lambda line: (_IMPORTANT.index(line.kind), line.time_s))[:most]
     return sorted(lines, key=lambda line: (line.time_s, _IMPORTANT.index(line.kind)))
@@ -91,6 +93,31 @@ def _lives(record: RunRecord) -> Iterator[Happening]:
             why = f": {process.reason}" if process.reason else ""
             kind = "crashed" if process.end in ("crashed", "failed") else "end"
             yield Happening(process.ended_s, kind, f"{process.name} {process.end}{why}", (process.name,))
+
+
+def _crowds(lines: list[Happening]) -> Iterator[Happening]:
+    """Many peers that start, or begin to mix, within a moment are one line."""
+    for kind, says in (("start", "start"), ("joined", "begin to mix")):
+        for group in _groups(sorted((line for line in lines if line.kind == kind), key=lambda line: line.time_s)):
+            if len(group) <= CROWD_MIN:
+                yield from group
+                continue
+            peers = list(dict.fromkeys(line.peers[0] for line in group))
+            lasts_s = group[-1].time_s - group[0].time_s
+            text = f"{len(peers)} peers {says} within {lasts_s:.2g} s, {peers[0]} first"
+            yield Happening(group[0].time_s, kind, text, tuple(peers[:1]))
+    yield from (line for line in lines if line.kind not in ("start", "joined"))
+
+
+def _groups(lines: list[Happening]) -> Iterator[list[Happening]]:
+    group: list[Happening] = []
+    for line in lines:
+        if group and line.time_s - group[-1].time_s > APART_S:
+            yield group
+            group = []
+        group.append(line)
+    if group:
+        yield group
 
 
 def _noticed(record: RunRecord) -> Iterator[Happening]:

@@ -74,7 +74,7 @@ function drawAxes(c, chart, x, y, { top, bottom, right }) {
   }
   c.textBaseline = "top";
   c.textAlign = "center";
-  const times = ticksOf(0, run.until_s, Math.max(2, Math.round((right - LEFT) / 95)));
+  const times = timesOf(run.until_s, Math.max(2, Math.round((right - LEFT) / 95)));
   times.forEach((time, place) => {
     const text = clock(time, run.until_s).replace(/\.0+ s/, " s");
     if (x(time) < right - 12 || place < times.length - 1) c.fillText(text, x(time), bottom + 6);

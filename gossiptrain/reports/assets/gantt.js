@@ -1,6 +1,12 @@
 // A strip for every peer: how much of its time it computed, when it was down, when others suspected it.
 
-const gantt = { canvas: $("gantt"), gutter: 64, row: 16 };
+const FEW = 100;
+const happened = peer => peer.suspected.length || peer.lives.length > 1 || peer.lives.some(life => life[0] > 0.02 * END || life[2] <= END);
+// Of many peers those come first to whom something happened: of the others one is like another.
+const order = run.peers.map((_, place) => place);
+if (run.peers.length > FEW) order.sort((one, other) => !!happened(run.peers[other]) - !!happened(run.peers[one]) || one - other);
+const gantt = { canvas: $("gantt"), gutter: 64, row: 16, rowOf: [] };
+order.forEach((place, row) => { gantt.rowOf[place] = row; });
 
 function drawGantt() {
   const n = run.peers.length, colours = view.colours;
@@ -12,10 +18,10 @@ function drawGantt() {
   gantt.width = width;
   c.font = `${gantt.row > 9 ? 12 : 11}px system-ui, sans-serif`;
   const every = Math.ceil(13 / gantt.row);
-  run.peers.forEach((peer, place) => {
-    const y = top + place * gantt.row, tall = gantt.row - gap;
+  order.forEach((place, row) => {
+    const peer = run.peers[place], y = top + row * gantt.row, tall = gantt.row - gap;
     if (place === view.chosen) { c.globalAlpha = 0.16; c.fillStyle = colours.accent; c.fillRect(0, y, width, gantt.row); c.globalAlpha = 1; }
-    if (place % every === 0 || place === view.chosen) {
+    if (row % every === 0 || place === view.chosen) {
       c.fillStyle = place === view.chosen ? colours.ink : colours.soft;
       c.textAlign = "right";
       c.textBaseline = "middle";
@@ -27,7 +33,7 @@ function drawGantt() {
   c.textAlign = "center";
   c.textBaseline = "top";
   c.font = "11px system-ui, sans-serif";
-  for (const time of ticksOf(0, run.until_s, Math.max(2, Math.round(wide / 110))))
+  for (const time of timesOf(run.until_s, Math.max(2, Math.round(wide / 110))))
     c.fillText(clock(time, run.until_s).replace(/\.0+ s/, " s"), Math.min(x(time / run.tick_s), width - 20), height - 16);
   $("now").style.height = `${height - axis + top}px`;
   moveNow();
@@ -65,6 +71,7 @@ function moveNow() {
 }
 
 function ganttKey() {
+  if (run.peers.length > FEW) $("did").textContent += ", those to whom something happened first";
   const key = (colour, text, opacity = 1) => {
     const item = element("span"), dot = element("i", { class: "dot square", style: `--c:var(--${colour});opacity:${opacity}` });
     item.append(dot, text);
@@ -76,6 +83,6 @@ function ganttKey() {
 
 scrubs(gantt.canvas, x => (x - gantt.gutter) / (gantt.width - gantt.gutter - RIGHT) * END);
 gantt.canvas.addEventListener("dblclick", event => {
-  const place = Math.floor((event.offsetY - 7) / gantt.row);
-  if (place < run.peers.length) choose(place);
+  const row = Math.floor((event.offsetY - 7) / gantt.row);
+  if (row >= 0 && row < order.length) choose(order[row]);
 });

@@ -120,8 +120,8 @@ function begin() {
   const n = run.peers.length, length = clock(run.until_s, run.until_s), facts = run.settings.filter(([name]) => name !== "trace");
   $("facts").textContent = [`${n.toLocaleString("en")} peer${n === 1 ? "" : "s"}`, `${length} ${run.origin === "simulated" ? "of virtual time" : ""}`.trim(),
     ...facts.map(([name, value]) => ["topology", "mixer", "workload"].includes(name) ? value : `${name.replaceAll("_", " ")} ${value}`)].join("  ·  ");
-  const trace = run.settings.find(([name]) => name === "trace");
-  if (trace) $("title").title = `trace ${trace[1]}`;
+  for (const [name, value] of run.settings) $("settings").append(element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, value));
+  $("environment").textContent = Object.keys(run.environment).length ? JSON.stringify(run.environment, null, 2) : "";
   $("origin").textContent = run.origin + (run.going ? ", going on" : "");
   $("origin").classList.toggle("real", run.origin === "real");
   $("remarks").textContent = run.remarks.join(" ");

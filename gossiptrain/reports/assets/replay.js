@@ -114,6 +114,14 @@ function ticksOf(low, high, count, logarithmic) {
   return found;
 }
 
+/** Round times within a run of so many seconds. */
+function timesOf(length, count) {
+  const steps = [5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800];
+  const step = steps.find(candidate => length / candidate <= count);
+  if (length < 30 || !step) return ticksOf(0, length, count);
+  return Array.from({ length: Math.floor(length / step + 1e-9) + 1 }, (_, k) => k * step);
+}
+
 /** A number for people. */
 function number(value, digits = 3) {
   if (value === null || value === undefined || !isFinite(value)) return "–";
@@ -133,6 +141,6 @@ function clock(seconds, length) {
 
 if (typeof module !== "undefined") {
   module.exports = {
-    clock, countsAt, edgesAt, exchangesAt, lastAt, lifeAt, neighboursAt, number, shunnedAt, stateAt, suspectedBy, ticksOf, valueAt,
+    clock, countsAt, edgesAt, exchangesAt, lastAt, lifeAt, neighboursAt, number, shunnedAt, stateAt, suspectedBy, ticksOf, timesOf, valueAt,
   };
 }
