@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gossiptrain.reports.comparison import compare, plot_steps_to_target
-from sim import presets
+from sim import presets, regions
 from sim.calibration import calibrate
 from sim.changing_speed import ChangingSteps, SlowPhases
 from sim.checkers import InvariantBroken, Limits
@@ -59,6 +59,7 @@ __all__ = [
     "loads",
     "plot_steps_to_target",
     "presets",
+    "regions",
 ]
 
 

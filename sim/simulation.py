@@ -154,7 +154,8 @@ class Simulation:
         self.trace = Trace()
         self.network = Network(self.clock, self.options.network, hosts, seed)
         is_static = self.options.topology not in topologies.known_schedules()
-        limits = self.options.limits.derived(self.options.membership, self.options.network, hosts)
+        state_bytes = self.options.workload.snapshot_bytes
+        limits = self.options.limits.derived(self.options.membership, self.options.network, hosts, state_bytes)
         self.checkers = Checkers(limits, lambda: self.clock.now, self.replay_text, is_static)
         self.checkers.dead_since = self._ended_since
         self.checkers.seeds = frozenset(f"peer-{host}" for host in range(min(seeds, peers)))

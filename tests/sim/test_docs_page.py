@@ -28,6 +28,7 @@ def test_the_programs_of_the_page_run_one_after_the_other_and_print_what_they_sa
     assert 0.5 < float(measured) / float(rest) < 2
 
 
-def test_the_scenario_of_the_page_can_be_read():
-    (text,) = _blocks("toml")
-    assert loads(text).simulation().options.peers == 8
+def test_the_scenarios_of_the_page_can_be_read():
+    first, *others = (loads(text).simulation() for text in _blocks("toml"))
+    assert first.options.peers == 8
+    assert any(other.options.environment for other in others)
