@@ -17,7 +17,8 @@ def _blocks(language: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_programs_of_the_page_run_one_after_the_other_and_print_what_they_say(capsys):
+def test_the_programs_of_the_page_run_one_after_the_other_and_print_what_they_say(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
     for block in _blocks("python"):
         exec(compile(block, str(PAGE), "exec"), names)
