@@ -131,6 +131,8 @@ def test_the_pages_code_tells_edges_neighbours_exchanges_and_values_at_a_time():
     pairs = "edgesAt(run, T).map(i => [run.edges[i], run.edges[i + 1], run.edges[i + 4]])"
     assert in_node(run, pairs.replace("T", str(at(9.0)))) == [[0, 2, 1], [0, 1, 0], [1, 2, 0]]
     assert in_node(run, pairs.replace("T", str(at(12.0)))) == [[0, 2, 1]]
+    both_ways = f"[{at(8)} - 1, {at(8)}, {at(10)} - 1, {at(10)}].map(t => edgesAt(run, t).map(i => run.edges[i + 4]))"
+    assert in_node(run, both_ways) == [[1, 1, 1], [1, 0, 0], [1, 0, 0], [1]], "an edge ends with its last tick"
     assert in_node(run, f"neighboursAt(run, 0, {at(18)})") == [1, 2]
     assert in_node(run, f"[...shunnedAt(run, {at(3.5)})]") == ["0-2"]
     assert in_node(run, f"[{at(3.9)}, {at(4.5)}, {at(5.5)}].map(t => exchangesAt(run, t, {at(1)}).length)") == [0, 2, 2]
