@@ -63,7 +63,7 @@ def test_spans_that_could_not_be_seen_apart_are_drawn_as_one():
 
 
 def test_a_distance_that_begins_at_next_to_nothing_does_not_squeeze_the_rest() -> None:
-    figure, axes = plots.new_figure([2.0])
+    _, axes = plots.new_figure([2.0])
     plots.scale(axes[0], "consensus_distance", [np.array([1e-7, 0.5, 0.6, 0.1]), np.array([2e-7, 1e-4, 0.4, 0.3])])
     assert 0.05 < axes[0].get_ylim()[0] < 0.1
     plots.scale(axes[0], "consensus_distance", [np.geomspace(1.0, 1e-6, 50)])
