@@ -122,6 +122,9 @@ def steps_rows(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
         loop = sim.TorchWorkload(make, loss, data, mode="loop")
         for peers in sizes:
             of_loop, of_chosen = peer_steps(loop, peers), peer_steps(chosen, peers)
+            of_loop = max(of_loop, peer_steps(loop, peers))  # again: the other programs of a machine come and go
+            if chosen.choice.mode == "loop":
+                of_chosen = of_loop = max(of_loop, of_chosen)
             row = {"model": name, "peers": peers, "mode": chosen.choice.mode, "loop": of_loop, "chosen": of_chosen}
             rows.append({**row, "ratio": of_chosen / of_loop})
             print(f"  {name}, {peers} peers: loop {of_loop:,.0f}, {row['mode']} {of_chosen:,.0f}", flush=True)
@@ -140,7 +143,7 @@ def steps_rows(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
 
 
 class PlainLoop:
-    """Gossip learning as simulators do it: a module and an optimizer a node; a round is 5 steps and one average of a pair."""
+    """Gossip learning as simulators do it: a module and an optimizer a node; a round is 5 steps and an average of two."""
 
     def __init__(self, nodes: int, data: tuple[Tensor, Tensor], steps: int) -> None:
         torch.manual_seed(0)
@@ -218,6 +221,7 @@ def thousand(peers: int, steps: int) -> dict[str, Any]:
         workload=workload,
         sync_every=10,
         observe_every_s=10.0,
+        seed=7,
         faults=churn(peers, until_s, 0.05),
         **formed(),
     )
