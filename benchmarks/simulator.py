@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import machine, print_table, write_results
+from common import RESULTS, machine, print_table, write_results
 from torch import Tensor, nn
 
 import sim
@@ -38,6 +38,7 @@ from gossiptrain.data import load
 
 BUDGET_S = 0.5
 LOOP_PEERS = 32
+BLOCK_STEPS = 4  # the default of `sync_every`
 SMALL = ("logistic regression", "MLP 64-128-10")
 
 
@@ -103,16 +104,15 @@ def peer_steps(workload: sim.TorchWorkload, peers: int) -> float:
     workload.prepare(peers, seed=0)
     for peer in range(peers):
         workload.begin(0, peer)
-    best, steps, began_s = 0.0, 1, time.process_time()
+    best, began_s = 0.0, time.process_time()
     while time.process_time() - began_s < BUDGET_S:
         start_s = time.process_time()
         for peer in range(peers):
-            workload.train(peer, steps)
+            workload.train(peer, BLOCK_STEPS)
         for peer in range(peers):
             workload.vector(workload.publish(peer))
         lasted_s = time.process_time() - start_s
-        best = max(best, peers * steps / lasted_s)
-        steps = min(8, max(1, int(0.25 * BUDGET_S * best / peers)))
+        best = max(best, peers * BLOCK_STEPS / lasted_s)
     return best
 
 
@@ -316,8 +316,12 @@ def trace_row() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", help="steps, rounds, thousand, protocol, trace; default all")
-    parser.add_argument("--quick", action="store_true", help="fewer peers and shorter runs; writes no results")
+    parser.add_argument("rows", nargs="*", help="steps, rounds, ...: only these are measured and written anew")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer peers and shorter runs; writes no results",
+    )
     options = parser.parse_args()
     quick = options.quick
     rows: dict[str, Callable[[], Any]] = {
@@ -330,11 +334,13 @@ def main() -> None:
     unknown = [name for name in options.rows if name not in rows]
     if unknown:
         parser.error(f"unknown rows {unknown}; known: {', '.join(rows)}")
-    results: dict[str, Any] = {"machine": machine()}
+    path = RESULTS / "simulator.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if options.rows and path.is_file() else {}
     for name in options.rows or rows:
-        results[name] = rows[name]()
-    if not quick and not options.rows:
-        write_results("simulator", results)
+        described = machine()
+        results[name] = {"machine": described, "figures": rows[name]()}
+        if not quick:
+            write_results("simulator", results)
 
 
 if __name__ == "__main__":
