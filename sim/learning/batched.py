@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from sim.learning.dropout import KeyedDropout
-from sim.learning.stacked import StackedForward
+from sim.learning.stacked import StackedForward, stacked_loss
 from sim.learning.task import Task
 from sim.learning.threads import one_intra_op_thread
 from sim.learning.update_rules import Rule
@@ -57,7 +57,7 @@ class BatchedTrainer:
         self._stacked = StackedForward.of(task.model) if not task.drops else None
         self.kernel = "stacked" if self._stacked is not None else "vmap"
         self._forward = vmap(self._loss_of_one, in_dims=(None, 0, 0, 0, 0))
-        self._losses = vmap(task.loss_fn)
+        self._losses = stacked_loss(task.loss_fn, task.y)
         self._pool = (
             ThreadPoolExecutor(threads, "simulated steps", torch.set_num_threads, (1,)) if threads > 1 else None
         )
@@ -135,7 +135,13 @@ class BatchedTrainer:
                 view.copy_(buffers[name])
         grads = torch.autograd.grad(losses_G.sum(), list(leaves.values()))
         with torch.no_grad():
-            grad_GP = torch.cat([grad.reshape(active, -1) for grad in grads], dim=1)
+            if self._rule.plain_lr is not None:
+                for leaf, grad in zip(leaves.values(), grads):
+                    leaf.data.sub_(grad, alpha=self._rule.plain_lr)
+                return losses_G.detach()
+            grad_GP = block_GW.new_empty(active, layout.size)
+            for entry, grad in zip(layout.parameters, grads):
+                entry.of(grad_GP).copy_(grad)
             slots = [layout.slot(block_GW, index) for index in range(layout.slots)]
             self._rule.step(block_GW[:, : layout.size], grad_GP, slots, work.steps(step, active))
         return losses_G.detach()

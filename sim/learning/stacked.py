@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import vmap
 
 # Layers without parameters that treat every sample by itself, as functions of [G, B, features].
 POINTWISE: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
@@ -59,6 +61,35 @@ class StackedForward:
             else:
                 h = POINTWISE[type(layer)](layer, h)
         return h
+
+
+def stacked_loss(loss_fn: Any, targets: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns the losses of many peers, [G], of outputs [G, B, O] and targets [G, B, ...].
+
+    The usual one is computed in one go, others with `vmap`.
+
+    Args:
+        loss_fn: of one peer's outputs and targets. targets: all there are.
+    """
+    has_classes = targets.dim() == 1 and not targets.is_floating_point() and int(targets.min()) >= 0
+    if not has_classes or not (loss_fn is F.cross_entropy or _is_plain(loss_fn)):
+        return vmap(loss_fn)
+
+    def cross_entropy(output_GBO: Tensor, y_GB: Tensor) -> Tensor:
+        each = F.cross_entropy(output_GBO.flatten(0, 1), y_GB.flatten(), reduction="none")
+        return each.view(y_GB.shape).mean(dim=1)
+
+    return cross_entropy
+
+
+def _is_plain(loss_fn: Any) -> bool:
+    return (
+        type(loss_fn) is nn.CrossEntropyLoss
+        and loss_fn.weight is None
+        and loss_fn.reduction == "mean"
+        and not loss_fn.label_smoothing
+        and not _has_hooks(loss_fn)
+    )
 
 
 def _sequence(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]] | None:

@@ -18,7 +18,11 @@ class Rule(Protocol):
 
     Attributes:
         slots: tensors kept.
+        plain_lr: the learning rate of x <- x - lr g; None for any other rule.
     """
+
+    @property
+    def plain_lr(self) -> float | None: ...
 
     @property
     def slots(self) -> int: ...
@@ -41,6 +45,10 @@ class Sgd:
     def slots(self) -> int:
         return 1 if self.momentum else 0
 
+    @property
+    def plain_lr(self) -> float | None:
+        return None if self.momentum or self.weight_decay else self.lr
+
     def step(self, x_GP: Tensor, grad_GP: Tensor, slots: Sequence[Tensor], steps: Sequence[int]) -> None:
         if self.weight_decay:
             grad_GP = grad_GP.add(x_GP, alpha=self.weight_decay)
@@ -61,6 +69,7 @@ class Adam:
     weight_decay: float
     decoupled: bool
     slots: int = 2
+    plain_lr: float | None = None
 
     def step(self, x_GP: Tensor, grad_GP: Tensor, slots: Sequence[Tensor], steps: Sequence[int]) -> None:
         if self.weight_decay and self.decoupled:
