@@ -154,18 +154,23 @@ class Traffic(NamedTuple):
 
 
 def traffic(task: tuple[int, int]) -> Traffic:
-    """Membership's messages; a member exchanges with its neighbours beside that."""
+    """Membership's messages; a member exchanges with its neighbours beside that.
+
+    The rates are of a group that has been formed: the news of its forming take minutes to die away when it is large.
+    """
     peers, seed = task
     began_s = time.process_time()
-    run = simulation(peers, seed, start_within_s=min(30.0, 0.03 * peers), seeds=8)
-    warm_s = WARM_UP_S + min(30.0, 0.03 * peers)
-    run.clock.run(warm_s)
+    run = simulation(peers, seed, formed=True)
+    run.clock.run(WARM_UP_S)
     before = [sent(peer) for peer in run.living()]
-    joined = sum(size for _, size in before)
-    run.clock.run(warm_s + 60.0)
+    run.clock.run(WARM_UP_S + 60.0)
     after = [sent(peer) for peer in run.living()]
     messages = sum(b[0] - a[0] for a, b in zip(before, after)) / 60 / peers
     size = sum(b[1] - a[1] for a, b in zip(before, after)) / 60 / peers
+    forms_s = min(30.0, 0.03 * peers)
+    forming = simulation(peers, seed, start_within_s=forms_s, seeds=8)
+    forming.clock.run(WARM_UP_S + forms_s)
+    joined = sum(sent(peer)[1] for peer in forming.living())
     return Traffic(messages, size, joined / peers, time.process_time() - began_s)
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gossiptrain.peer import Peer
     from gossiptrain.peer_config import PeerConfig
     from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig
+    from gossiptrain.reports import compare, open_run
     from gossiptrain.transport import TransportConfig
 
 _HOMES = {
@@ -43,6 +44,8 @@ _HOMES = {
     "ExchangeConfig": "protocol.config",
     "MembershipConfig": "protocol.config",
     "TransportConfig": "transport",
+    "compare": "reports",
+    "open_run": "reports",
     "AddressInUseError": "errors",
     "ConfigurationError": "errors",
     "GossipTrainError": "errors",
@@ -73,7 +76,9 @@ __all__ = [
     "VersionMismatchError",
     "ad_psgd",
     "attach",
+    "compare",
     "d_psgd",
+    "open_run",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The `gossiptrain` command: launch peers on this machine, be one, or ask a running one how it sees the run.
+"""The `gossiptrain` command: launch peers on this machine, be one, ask a running one, report on a run.
 
 Nothing here imports torch: the launcher stays beside its peers for as long as they train.
 """
@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from gossiptrain.commands import DEFAULT_MIXER, DEFAULT_TOPOLOGY, HELP, LAUNCH, PEER, STATUS
+from gossiptrain.commands import DEFAULT_MIXER, DEFAULT_TOPOLOGY, HELP, LAUNCH, PEER, REPORT, STATUS
 from gossiptrain.errors import ConfigurationError, GossipTrainError
 from gossiptrain.launchers import devices, run_folder
 from gossiptrain.launchers.env import PeerSettings
@@ -28,7 +28,12 @@ DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"launch": (LAUNCH, _launch), "peer": (PEER, _peer), "status": (STATUS, _status)}
+    commands = {
+        "launch": (LAUNCH, _launch),
+        "peer": (PEER, _peer),
+        "status": (STATUS, _status),
+        "report": (REPORT, _report),
+    }
     if not given or given[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return DONE if given else WRONG_USE
@@ -168,6 +173,14 @@ def _status(options: SimpleNamespace) -> int:
     if not 0 < options.timeout_s < float("inf"):
         raise ConfigurationError(f"timeout_s={options.timeout_s}: must be a positive number of seconds")
     show(ask_any(known_addresses(options.positional), options.timeout_s), Console())
+    return DONE
+
+
+def _report(options: SimpleNamespace) -> int:
+    from gossiptrain.dashboard.report import report
+
+    folder = run_folder.newest() if options.positional == "latest" else Path(options.positional)
+    report(folder, Console(), options.html, options.chrome_trace, options.open)
     return DONE
 
 

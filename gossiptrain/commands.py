@@ -15,11 +15,13 @@ Commands
   launch    start peers on this machine, or add some to a run
   peer      be one peer, in this terminal: for other launchers, and for debuggers
   status    ask a running peer how it sees the run
+  report    show a run, ended or not: a page with a replay, curves and events
 
 Examples
   gossiptrain launch --peers 4 train.py --lr 3e-4
   gossiptrain launch --join tcp://127.0.0.1:7400 train.py --lr 3e-4
   gossiptrain status runs/20260101-120000-train
+  gossiptrain report latest --open
 
 `gossiptrain COMMAND --help` shows a command's options, `gossiptrain --version` the version.
 """
@@ -209,4 +211,33 @@ STATUS = Command(
     about=("Asks a running peer how it sees the run: its members with their states and steps, and its counters.",),
     examples=("gossiptrain status tcp://127.0.0.1:7400", "gossiptrain status runs/20260101-120000-train"),
     options=(Option("--timeout-s", "How long to wait for an answer.", 3.0, "SECONDS", float, "a number of seconds"),),
+)
+
+REPORT = Command(
+    "gossiptrain report",
+    "RUN",
+    "",
+    about=(
+        "Reads a run's folder and makes one page of it: the graph as it was re-wired, along a time slider, beside the "
+        "curves of what the peers recorded, the events, and what every peer did. The page is one file and needs no "
+        "network. RUN is a folder, or 'latest' for the newest below runs/; of a run that is still going it is the part so "
+        "far.",
+    ),
+    examples=(
+        "gossiptrain report latest --open",
+        "gossiptrain report runs/20260101-120000-train --html train.html",
+        "gossiptrain report runs/20260101-120000-train --chrome-trace trace.json",
+    ),
+    options=(
+        Option("--html", "Where the page goes [RUN/report.html]", None, "FILE", folder, "a file"),
+        Option(
+            "--chrome-trace",
+            "Writes a trace for ui.perfetto.dev and chrome://tracing as well.",
+            None,
+            "FILE",
+            folder,
+            "a file",
+        ),
+        Option("--open", "Show the page in a browser.", False),
+    ),
 )

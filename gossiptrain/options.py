@@ -95,18 +95,19 @@ class Command:
         """
         values: dict[str, Any] = {option.name: option.default for option in self.options}
         words = list(arguments)
-        while words and words[0].startswith("-") and words[0] not in ("-", "--"):
-            if words[0] in ("-h", "--help"):
-                return None
-            option, value = self._take(words)
-            values[option.name] = value
+        if not self._take_all(words, values):
+            return None
         if words and words[0] == "--":
             words.pop(0)
         if not words:
             raise UsageError(f"{self.positional} is missing; `{self.name} --help` shows how to use it")
-        if len(words) > 1 and not self.tail:
-            raise UsageError(f"{words[1]!r}: {self.name} takes one {self.positional}, after its options")
-        return SimpleNamespace(**values, positional=words[0], tail=tuple(words[1:]))
+        positional = words.pop(0)
+        if not self.tail:  # nobody else's words follow, so options may
+            if not self._take_all(words, values):
+                return None
+            if words:
+                raise UsageError(f"{words[0]!r}: {self.name} takes one {self.positional}")
+        return SimpleNamespace(**values, positional=positional, tail=tuple(words))
 
     def show_help(self, console: Console) -> None:
         """Prints what the command does and accepts."""
@@ -124,6 +125,15 @@ class Command:
             console.print(Text(f"\n{group}", style=HEADING))
             table = _option_table(list(options), column)
             console.print(Padding(table, (0, 0, 0, 2)), width=width, highlight=False)
+
+    def _take_all(self, words: list[str], values: dict[str, Any]) -> bool:
+        """Takes the options off the front of `words` into `values`; False where help is among them."""
+        while words and words[0].startswith("-") and words[0] not in ("-", "--"):
+            if words[0] in ("-h", "--help"):
+                return False
+            option, value = self._take(words)
+            values[option.name] = value
+        return True
 
     def _take(self, words: list[str]) -> tuple[Option, Any]:
         """Takes one option, and its value where it has one, off the front of `words`."""

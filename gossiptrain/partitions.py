@@ -41,7 +41,8 @@ def partition(spec: Any, labels: npt.ArrayLike, peers: int, chance: np.random.Ge
     if len(values) < peers:
         raise ConfigurationError(f"peers={peers}: {len(values)} samples cannot be shared among more peers than samples")
     if callable(spec):
-        return _checked([np.asarray(share) for share in spec(values, peers, chance)], len(values), peers)
+        own: Any = spec(values, peers, chance)
+        return _checked([np.asarray(share) for share in own], len(values), peers)
     name: Any = spec
     argument: Any = None
     if isinstance(spec, tuple) and len(spec) == 2:

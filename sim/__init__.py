@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gossiptrain.reports.comparison import compare, plot_steps_to_target
 from sim import presets, regions
 from sim.calibration import calibrate
 from sim.changing_speed import ChangingSteps, SlowPhases
@@ -53,8 +54,10 @@ __all__ = [
     "WeibullChurn",
     "Workload",
     "calibrate",
+    "compare",
     "load",
     "loads",
+    "plot_steps_to_target",
     "presets",
     "regions",
 ]

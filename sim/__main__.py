@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +11,9 @@ from gossiptrain.errors import ConfigurationError
 from sim.checkers import InvariantBroken
 from sim.report import Report
 from sim.scenario import Scenario, from_dict, load
-from sim.simulation import KINDS, Simulation
+from sim.simulation import KINDS
 from sim.soak import Schedule, Soak
 
-PROGRESS_EVERY_S = 0.5
-SLICE_EVENTS = 2000
 COLUMNS = (
     "peer",
     "state",
@@ -40,28 +37,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     try:
         scenario, replay = _scenario(options)
-        return _rehearse(scenario, replay, options.quiet, options.seed, options.until)
+        return _rehearse(
+            scenario, replay, quiet=options.quiet, seed=options.seed, until_s=options.until, save=options.report
+        )
     except ConfigurationError as error:
         print(f"sim: {error}", file=sys.stderr)
         return 2
 
 
 def _rehearse(
-    scenario: Scenario, replay: str, quiet: bool, seed: int | None = None, until_s: float | None = None
+    scenario: Scenario,
+    replay: str,
+    *,
+    quiet: bool,
+    seed: int | None = None,
+    until_s: float | None = None,
+    save: Path | None = None,
 ) -> int:
     simulation = scenario.simulation(seed, replay)
     until_s = scenario.until_s if until_s is None else until_s
     if not until_s > 0:
         raise ConfigurationError(f"--until {until_s}: must be a positive number of seconds")
+    if save is not None and save.suffix not in (".html", ".json"):
+        raise ConfigurationError(f"--report {save}: must end in .html (a page) or .json (a trace)")
     try:
-        _run(simulation, until_s, quiet)
+        report = simulation.run(until_s, progress=not quiet)
     except InvariantBroken as broken:
         _print_report(simulation.report())
         print(f"\n{broken}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nstopped; the report so far:", file=sys.stderr)
-    _print_report(simulation.report())
+    if report.interrupted:
+        print("stopped; the report so far:", file=sys.stderr)
+    _print_report(report)
+    if save is not None:
+        print(f"report: {report.save(save)}")
     return 0
 
 
@@ -103,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--per-minute", type=float, default=6.0, help="with --random-faults: faults a minute (default 6)"
     )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a page with a replay (.html), or a trace for Perfetto (.json)",
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     return parser
 
@@ -138,25 +153,6 @@ def random_scenario(
     command += f" --mixer {mixer}" if mixer != "ad_psgd" else ""
     command += f" --per-minute {per_minute:g}" if per_minute != 6.0 else ""
     return from_dict(values), command
-
-
-def _run(simulation: Simulation, until_s: float, quiet: bool) -> None:
-    began_s = shown_s = time.monotonic()
-    clock = simulation.clock
-    while clock.next_s() <= until_s:
-        for _ in range(SLICE_EVENTS):
-            if clock.next_s() > until_s:
-                break
-            clock.step()
-        now_s = time.monotonic()
-        if not quiet and now_s - shown_s >= PROGRESS_EVERY_S:
-            shown_s = now_s
-            rate = clock.count / (now_s - began_s)
-            line = f"{clock.now:8.1f} of {until_s:g} s, {len(simulation.living())} peers live, {rate:,.0f} events/s"
-            print(f"\r{line}", end="", file=sys.stderr, flush=True)
-    simulation.run(until_s)
-    if shown_s != began_s:
-        print(file=sys.stderr)
 
 
 def _print_report(report: Report) -> None:

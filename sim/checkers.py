@@ -18,9 +18,9 @@ I8 (checkpoints) has no disk here; I9 (equal seeds, equal traces) compares two r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, fields, replace
-from math import isfinite
+from math import isfinite, log2
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import networkx as nx
@@ -43,6 +43,9 @@ NEVER_S = -1e30
 PROBES_TO_NOTICE = 6
 # Into an outage of 15 seconds TCP sends again after 0.2, 0.6, 1.4, 3, 6.2, 12.6 and 25.4 seconds.
 OUTAGE_PAUSES_S = 12.0
+# A member gives its state to four newcomers at a time, and they share its line.
+JOIN_S = 60.0
+STATES_SERVED = 4
 # A slot, two exchanges set aside and two donations pin one version each, beside the newest.
 SNAPSHOTS_MAX = 6
 
@@ -69,14 +72,15 @@ class Limits:
         heal_s: after the last fault, until every view holds exactly the living and their graph is connected; None derives
             it: TCP's pauses after an outage, which double, libzmq's after a refusal, the attempts at those taken for dead,
             and the rest before lists are sent.
-        join_s: until a peer that is not hurt has joined and trains.
+        join_s: until a peer that is not hurt has joined and trains; None derives it from the time that a state takes on
+            the slowest line: newcomers wait for each other, and one becomes a donor when it has what it needs.
         half_commit_s: until the other end of a committed exchange has committed too.
         every_s: how often the checks by the clock run.
     """
 
     detect_s: float | None = None
     heal_s: float | None = None
-    join_s: float = 60.0
+    join_s: float | None = None
     half_commit_s: float = 60.0
     every_s: float = 1.0
 
@@ -86,13 +90,19 @@ class Limits:
             if value is not None and not value > 0:
                 raise ConfigurationError(f"limits: {item.name}={value!r}: must be positive")
 
-    def derived(self, membership: MembershipConfig, network: NetworkOptions, peers: int) -> Limits:
+    def derived(
+        self, membership: MembershipConfig, network: NetworkOptions, peers: int, state_bytes: int = 0
+    ) -> Limits:
         """Returns these limits with those that are None filled in."""
         period_s = membership.probe_period_s
         detect_s = membership.suspicion_max_s(peers) + (PROBES_TO_NOTICE + membership.local_health_max) * period_s
         pauses_s = OUTAGE_PAUSES_S + network.reconnect_s_max
         heal_s = pauses_s + 2 * membership.sync_settle_s + 5 * period_s
-        return replace(self, detect_s=self.detect_s or detect_s, heal_s=self.heal_s or heal_s)
+        state_s = state_bytes / 125e3 / network.slowest_mbps(peers)
+        join_s = JOIN_S + STATES_SERVED * state_s * log2(peers + 1)
+        return replace(
+            self, detect_s=self.detect_s or detect_s, heal_s=self.heal_s or heal_s, join_s=self.join_s or join_s
+        )
 
 
 @dataclass(slots=True)
@@ -136,8 +146,11 @@ class Checkers:
         self.limits = limits
         assert limits.detect_s is not None, "limits are derived"
         assert limits.heal_s is not None, "limits are derived"
-        self._detect_s, self._heal_s = limits.detect_s, limits.heal_s
+        assert limits.join_s is not None, "limits are derived"
+        self._detect_s, self._heal_s, self._join_s = limits.detect_s, limits.heal_s, limits.join_s
         self.saw: Counter[str] = Counter()
+        self.seeds: frozenset[str] | None = None
+        """Names of those whose addresses every newcomer has; None: no newcomer is at a loss."""
         self._now, self._replay, self._is_static = now, replay, is_static
         self._names: dict[int, str] = {}
         self._used: dict[tuple[int, int, int, bool], int] = {}
@@ -145,6 +158,7 @@ class Checkers:
         self._gave_up: dict[tuple[str, str], float] = {}
         self._rejected: Counter[int] = Counter()
         self._members_max = 0
+        self._met_s: dict[tuple[int, int], float] = {}
 
     def fail(self, invariant: str, peer: SimulatedPeer | None, detail: str) -> NoReturn:
         """Raises `InvariantBroken`."""
@@ -261,11 +275,11 @@ class Checkers:
         for guest in guests:
             peer, differs = guest
             holder = next((p for p in peers if p.name == peer.name and p.alive and p.began_s <= peer.began_s), None)
-            if differs == "name" and (holder is None or now - quiet_s[holder.host] < self.limits.join_s):
+            if differs == "name" and (holder is None or now - quiet_s[holder.host] < self._join_s):
                 continue  # a name whose holder is gone, or out of reach, may be taken
             if differs != "name" and any(peer.name in other.living() for other in peers if other.alive):
                 self.fail("I1", peer, f"is of another {differs} and was let in")
-            if peer.alive and now - max(peer.began_s, quiet_s[peer.host]) > self.limits.join_s:
+            if peer.alive and now - max(peer.began_s, quiet_s[peer.host]) > self._join_s:
                 self.fail("I6" if differs == "name" else "I10", peer, f"was not told that its {differs} is refused")
 
     def _check_steps(self, peer: SimulatedPeer, now: float) -> None:
@@ -277,7 +291,7 @@ class Checkers:
             self.fail("I7", peer, f"training waits for a round since {now - waits_since_s:.1f} s")
 
     def _check_joined(self, peer: SimulatedPeer, undisturbed_s: float) -> None:
-        if undisturbed_s > self.limits.join_s and not peer.training.is_training:
+        if undisturbed_s > self._join_s and not peer.training.is_training:
             self.fail("I7", peer, f"has not joined, though nothing hurt it for {undisturbed_s:.0f} s")
 
     def _check_counted(self, peer: SimulatedPeer) -> None:
@@ -306,8 +320,22 @@ class Checkers:
                         "I4", peer, f"{name} ended {ago_s:.1f} s ago ({lost[name].end}) and is still taken for alive"
                     )
             if peer.name in settled and not view >= settled_names:
-                name = min(settled_names - view)
-                self.fail("I4", peer, f"{name} lives, nothing was hurt for {heal_s:g} s, and it is not in the view")
+                for name in sorted(settled_names - view):
+                    if self._should_have_met(peer, settled[name], settled_names, now):
+                        detail = f"{name} lives, nothing was hurt for {heal_s:g} s, and it is not in the view"
+                        self.fail("I4", peer, detail)
+
+    def _should_have_met(self, one: SimulatedPeer, other: SimulatedPeer, settled: Set[str], now: float) -> bool:
+        """Whether a seed was there that could have told two of each other, or they know of each other for long.
+
+        A newcomer knows the seeds' addresses alone: while all of them are gone or hurt, it can find nobody.
+        """
+        if self.seeds is None or not self.seeds.isdisjoint(settled):
+            return True
+        known = (member.name for peer in (one, other) for member in peer.protocol.members())
+        if {one.name, other.name}.isdisjoint(known):
+            return False
+        return now - self._met_s.setdefault((one.boot, other.boot), now) > self._heal_s
 
     def _check_graph(self, living: Sequence[SimulatedPeer]) -> None:
         """All views are equal by `_check_views`; the graph over them must be one, and mutual."""

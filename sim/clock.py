@@ -59,11 +59,18 @@ class Clock:
         action(argument)
         return True
 
-    def run(self, until_s: float) -> None:
-        """Lets everything happen up to a time, that instant included; the clock then shows it."""
-        heap = self._heap
+    def run(self, until_s: float, events_max: int = 1 << 62) -> bool:
+        """Lets everything happen up to a time, that instant included; the clock then shows it.
+
+        Returns:
+            False when there would have been more than `events_max` events: the clock shows the last of them.
+        """
+        heap, last = self._heap, self.count + events_max
         while heap and heap[0][0] <= until_s:
+            if self.count == last:
+                return False
             self.now, _, _, action, argument = heappop(heap)
             self.count += 1
             action(argument)
         self.now = max(self.now, until_s)
+        return True

@@ -19,11 +19,9 @@ from gossiptrain.protocol.messages import Envelope, TransferKey
 from sim.bandwidth import Bandwidth, Flow
 from sim.clock import Clock
 from sim.links import Link, Process
-from sim.network_options import NetworkOptions
+from sim.network_options import NetworkOptions, throughput_bps
 from sim.streams import Uniforms
 
-SEGMENT_BITS = 8 * 1460
-MATHIS = 1.22
 STRANDED: Any = (None, 0)  # holds up all that is sent after it on a link that leads nowhere
 
 Meddler = Callable[[Link, Envelope, float], bool]
@@ -385,7 +383,7 @@ class Network:
         loss, pairs_mbps = self._options.loss, self._pairs_mbps
         pair_bps = 1e6 * (pairs_mbps[source][target] if isinstance(pairs_mbps, list) else pairs_mbps)
         trip_s = self.delay_s(source, target) + self.delay_s(target, source)
-        return min(pair_bps, MATHIS * SEGMENT_BITS / (trip_s * math.sqrt(loss))) if loss and trip_s else pair_bps
+        return min(pair_bps, throughput_bps(trip_s, loss))
 
     def _arrived(self, flow: Flow) -> None:
         link, key, payload = flow.cargo

@@ -16,6 +16,14 @@ Matrix = Sequence[Sequence[float]]
 UNLIMITED_MBPS = math.inf
 
 
+SEGMENT_BITS = 8 * 1460
+
+
+def throughput_bps(trip_s: float, loss: float) -> float:
+    """Returns what TCP gets through at most with such loss: 1.22 MSS / (RTT sqrt(p)) (Mathis et al. 1997, eq. 3)."""
+    return 1.22 * SEGMENT_BITS / (trip_s * math.sqrt(loss)) if loss and trip_s else float("inf")
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
     """The network between the peers' hosts. Host i is that of peer-i.
@@ -35,7 +43,7 @@ class NetworkOptions:
         uplink_mbps, downlink_mbps: megabit a second of each host's link; one number, or one a host. Snapshots share
             them; control messages are too small to wait for each other and pay only for their own bytes.
         loss: share of packets lost, [0, 0.9]. TCP sends them again, so a lost control message is late and those behind it
-            wait; a snapshot flows no faster than 1.22 MSS / (RTT sqrt(loss)) (Mathis et al. 1997, eq. 3).
+            wait; a snapshot flows no faster than 1.22 MSS / (RTT math.sqrt(loss)) (Mathis et al. 1997, eq. 3).
         duplicate: share of control messages that arrive twice. TCP never does this: for tests of robustness.
         reorder: share of control messages that may be overtaken. TCP never does this either.
         rto_s, rto_s_max: first and longest wait of TCP before it sends again; it doubles (Linux: 0.2 and 120).
@@ -106,6 +114,14 @@ class NetworkOptions:
             places = self._places(hosts)
             return [[1000 * regions.path(one, other).gbps for other in places] for one in places]
         return self._spread("pair_mbps", hosts, lambda value: value > 0, "be positive")
+
+    def slowest_mbps(self, hosts: int) -> float:
+        """Returns what passes at least between any two of so many hosts, as long as nobody else uses their links."""
+        pairs_mbps, latencies_s = self.pairs_mbps(hosts), self.latencies_s(hosts)
+        least_mbps = min(map(min, pairs_mbps)) if isinstance(pairs_mbps, list) else pairs_mbps
+        longest_s = max(map(max, latencies_s)) if isinstance(latencies_s, list) else latencies_s
+        links_mbps = [*self.bandwidths_mbps("uplink_mbps", hosts), *self.bandwidths_mbps("downlink_mbps", hosts)]
+        return min(least_mbps, *links_mbps, throughput_bps(2 * longest_s, self.loss) / 1e6)
 
     def bandwidths_mbps(self, name: str, hosts: int) -> list[float]:
         """Returns `uplink_mbps` or `downlink_mbps` of every host.

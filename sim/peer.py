@@ -34,6 +34,7 @@ from gossiptrain.protocol.events import (
     Lane,
     LeaveRequested,
     LinkEvidence,
+    MembersKnown,
     MessageReceived,
     SeedsFound,
     SnapshotReceived,
@@ -41,7 +42,7 @@ from gossiptrain.protocol.events import (
     Started,
     StepsCompleted,
 )
-from gossiptrain.protocol.messages import Envelope, Message, TransferKey
+from gossiptrain.protocol.messages import Envelope, MemberEntry, Message, TransferKey
 from gossiptrain.protocol.notices import Joined, Notice
 from gossiptrain.protocol.peer_protocol import PeerProtocol
 from sim import trace
@@ -120,11 +121,17 @@ class SimulatedPeer:
 
     # Life
 
-    def start(self) -> None:
-        """Binds, publishes the first snapshot, tells the protocol, and looks for seeds until somebody is found."""
+    def start(self, known: tuple[MemberEntry, ...] = ()) -> None:
+        """Binds, publishes the first snapshot, tells the protocol, and looks for seeds until somebody is found.
+
+        Args:
+            known: who is in the run from the beginning.
+        """
         self.world.network.listen(self, (self.config.control_address, self.config.data_address))
         self.training.begin()
         self.handle(Started())
+        if known:
+            self.handle(MembersKnown(known))
         self.handle(StepsCompleted(0, self.training.version, 0))
         self._look_for_seeds(None)
 
@@ -167,6 +174,10 @@ class SimulatedPeer:
             "snapshot_bytes": snapshot_bytes,
         }
         return dict(sorted((sent | totals).items()))
+
+    def bytes_sent(self) -> int:
+        """Bytes of all messages and snapshots sent so far."""
+        return sum(self._bytes.values()) + self._snapshots_sent * self.world.workload.snapshot_bytes
 
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes of the messages sent, by kind."""

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gossiptrain.protocol.notices import Notice, PeerDied, PeerSuspected, Rewired
+from gossiptrain.reports.record import RunRecord
+from gossiptrain.reports.reporting import Reporting
+from sim.faults import Fault
+from sim.records import record_of, settings_of
 from sim.training_thread import Block
 from sim.workload import Measures
 
@@ -85,7 +89,7 @@ class PeerReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Reporting):
     """A run as far as it went.
 
     Attributes:
@@ -94,7 +98,10 @@ class Report:
         peers: every process, in the order of the peers' numbers and of their starts.
         saw: how often things happened: each kind of notice and fault, for "sometimes" checks.
         network: counters of the network. samples: the workload's measures over time.
+        interrupted: Ctrl-C ended the run at `until_s`.
         environment: the cluster as `Environment.from_dict` reads it: compute, network, churn.
+        faults: what was done to the run. settings: what fixed it, in words.
+        bytes_sent: (virtual seconds, bytes that all processes had sent since the beginning), at the times of observation.
     """
 
     until_s: float
@@ -105,7 +112,11 @@ class Report:
     saw: Counter[str] = field(default_factory=Counter)
     network: dict[str, int] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
+    interrupted: bool = False
     environment: dict[str, Any] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    bytes_sent: tuple[tuple[float, int], ...] = ()
 
     @staticmethod
     def of(simulation: Simulation) -> Report:
@@ -119,8 +130,16 @@ class Report:
             saw=Counter(simulation.checkers.saw),
             network=dict(sorted(simulation.network.counters.items())),
             samples=tuple(simulation.samples),
+            interrupted=simulation.interrupted,
             environment=simulation.environment().summary(),
+            faults=simulation.options.faults.faults,
+            settings=settings_of(simulation.options),
+            bytes_sent=tuple(simulation.bytes_sent),
         )
+
+    def record(self) -> RunRecord:
+        """The run in the form that simulated and real runs share."""
+        return record_of(self)
 
     def peer(self, name: str) -> PeerReport:
         """The latest process of a peer.

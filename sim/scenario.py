@@ -44,6 +44,7 @@ PLAIN = (
     "mixer",
     "sync_every",
     "founders",
+    "formed",
     "seeds",
     "start_within_s",
     "checks_wire",

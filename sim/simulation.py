@@ -11,7 +11,7 @@ import msgspec
 import topologies
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, ProtocolConfig
-from gossiptrain.protocol.messages import Hello, Message
+from gossiptrain.protocol.messages import Hello, MemberEntry, Message
 from sim.checkers import Checkers, Guest, Limits
 from sim.clock import OBSERVERS, Clock
 from sim.environment import Environment
@@ -20,6 +20,7 @@ from sim.injection import Injector
 from sim.network import Network
 from sim.network_options import NetworkOptions
 from sim.peer import SimulatedPeer
+from sim.progress import drive
 from sim.report import Report, Sample
 from sim.streams import generator
 from sim.trace import Trace
@@ -44,6 +45,7 @@ class Options:
     exchange: ExchangeConfig
     sync_every: int
     founders: int
+    formed: bool
     seeds: int
     start_within_s: float
     limits: Limits
@@ -63,6 +65,7 @@ class Simulation:
         processes: the latest process of each peer by its number, dead or alive; None before its start.
         former: processes that were replaced by a restart.
         guests: impostors and strangers, who must not be let in.
+        interrupted: whether Ctrl-C ended the last `run`.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Simulation:
         exchange: ExchangeConfig | None = None,
         sync_every: int = 4,
         founders: int = 1,
+        formed: bool = False,
         seeds: int = 3,
         start_within_s: float = 0.5,
         limits: Limits | None = None,
@@ -101,6 +105,8 @@ class Simulation:
             membership, exchange: the protocol's time-outs.
             sync_every: local steps between two boundaries.
             founders: so many peers begin with parameters of their own and count as the run's beginning; the others adopt.
+            formed: all peers are founders, start at the same moment and know each other from the beginning: spares the
+                time in which each learns of each, which grows with the square of the peers and takes minutes with 1,000.
             seeds: the addresses of the first so many peers are everybody's seeds.
             start_within_s: peers start one after the other within this time.
             limits: of the checkers.
@@ -126,9 +132,10 @@ class Simulation:
             membership=membership or MembershipConfig(),
             exchange=exchange or ExchangeConfig(),
             sync_every=sync_every,
-            founders=founders,
+            founders=peers if formed else founders,
+            formed=formed,
             seeds=seeds,
-            start_within_s=start_within_s,
+            start_within_s=0.0 if formed else start_within_s,
             limits=limits or Limits(),
             checks_wire=checks_wire,
             observe_every_s=observe_every_s,
@@ -147,14 +154,19 @@ class Simulation:
         self.trace = Trace()
         self.network = Network(self.clock, self.options.network, hosts, seed)
         is_static = self.options.topology not in topologies.known_schedules()
-        limits = self.options.limits.derived(self.options.membership, self.options.network, hosts)
+        state_bytes = self.options.workload.snapshot_bytes
+        limits = self.options.limits.derived(self.options.membership, self.options.network, hosts, state_bytes)
         self.checkers = Checkers(limits, lambda: self.clock.now, self.replay_text, is_static)
         self.checkers.dead_since = self._ended_since
+        self.checkers.seeds = frozenset(f"peer-{host}" for host in range(min(seeds, peers)))
         self.processes: list[SimulatedPeer | None] = [None] * hosts
         self.former: list[SimulatedPeer] = []
         self.guests: list[Guest] = []
         self.samples: list[Sample] = []
+        self.interrupted = False
+        self.bytes_sent: list[tuple[float, int]] = []
         self._boots = generator(seed, "boots")
+        self._known = self._members_known() if formed else ()
         self._world = World(
             self.clock,
             self.network,
@@ -170,19 +182,29 @@ class Simulation:
         for host in range(hosts):
             self.network.assign(host, (_address(host, "control"), _address(host, "data")))
         for host in range(peers):
-            self.clock.at(start_within_s * host / peers, self.start, host)
+            self.clock.at(self.options.start_within_s * host / peers, self.start, host)
         self.clock.at(self.options.limits.every_s, self._look, None, OBSERVERS)
         self.clock.at(0.0, self._observe, None, OBSERVERS)
 
     # Running
 
-    def run(self, until_s: float) -> Report:
+    def run(self, until_s: float, progress: bool | None = None) -> Report:
         """Lets everything happen up to a time and reports; may be called again with a later time.
 
+        Ctrl-C ends the run between two events: the report then tells what happened so far, `interrupted` is True, and
+        `run` goes on from there when it is called again.
+
+        Args:
+            until_s: virtual seconds since the start.
+            progress: show virtual time, speed and the time to go on stderr; default on a terminal and in a notebook.
+
         Raises:
+            ConfigurationError: until_s is no number of seconds.
             InvariantBroken: something did not hold that must; the message tells how to replay it.
         """
-        self.clock.run(until_s)
+        if not 0 <= until_s < float("inf"):
+            raise ConfigurationError(f"until_s={until_s!r}: must be a number of seconds, at least 0")
+        self.interrupted = not drive(self, until_s, progress)
         return self.report()
 
     def step(self) -> bool:
@@ -231,11 +253,16 @@ class Simulation:
             if before.alive:
                 return  # a crash loop met a peer that had been restarted
             self.former.append(before)
-        boot = before.boot if same_boot and before is not None else int(self._boots.integers(1, 2**63))
-        peer = SimulatedPeer(self.config(host, boot, is_first=before is None), host, self._world)
+        is_first = before is None
+        known = self._known if is_first and host < self.size else ()
+        if known:
+            boot = known[host].boot
+        else:
+            boot = before.boot if same_boot and before is not None else int(self._boots.integers(1, 2**63))
+        peer = SimulatedPeer(self.config(host, boot, is_first), host, self._world)
         self.processes[host] = peer
         self.checkers.began(peer)
-        peer.start()
+        peer.start(known)
 
     def start_guest(self, host: int, name: str, differs: str) -> None:
         """Starts a process under a name, that is taken or differs from the run in one thing ("run", "model", ...)."""
@@ -283,6 +310,21 @@ class Simulation:
 
     # By the clock
 
+    def _members_known(self) -> tuple[MemberEntry, ...]:
+        """The first process of every peer, as all know it who start from one list."""
+        return tuple(
+            MemberEntry(
+                name=f"peer-{host}",
+                boot=int(self._boots.integers(1, 2**63)),
+                control_address=_address(host, "control"),
+                data_address=_address(host, "data"),
+                incarnation=0,
+                state="alive",
+                caught_up=True,
+            )
+            for host in range(self.size)
+        )
+
     def _seed_addresses(self, peer: SimulatedPeer) -> tuple[str, ...]:
         addresses = (_address(host, "control") for host in range(min(self.options.seeds, self.size)))
         return tuple(address for address in addresses if address != peer.config.control_address)
@@ -302,7 +344,12 @@ class Simulation:
         measures = self.options.workload.measure(peers)
         if measures:
             self.samples.append(Sample.of(self.now, peers, measures))
+        self.bytes_sent.append((self.now, self._bytes_sent()))
         self.clock.at(self.now + self.options.observe_every_s, self._observe, None, OBSERVERS)
+
+    def _bytes_sent(self) -> int:
+        processes = [*self.former, *(peer for peer in self.processes if peer is not None)]
+        return sum(peer.bytes_sent() for peer in processes)
 
     def _ended_since(self, since_s: float) -> set[str]:
         return {peer.name for peer in self.all_processes() if since_s <= peer.ended_s < float("inf")}

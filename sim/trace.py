@@ -11,6 +11,7 @@ from gossiptrain.protocol.events import (
     LeaveRequested,
     LinkEvidence,
     ManifestReceived,
+    MembersKnown,
     MessageReceived,
     SeedsFound,
     SnapshotReceived,
@@ -21,7 +22,7 @@ from gossiptrain.protocol.events import (
 )
 
 STARTED, MESSAGE, EVIDENCE, SNAPSHOT, REJECTED, BOUNDARY, DEADLINE, SEEDS, LEAVE, SENT, NOTICE, ENDED, FAULT = range(13)
-FROZEN, MANIFEST = 13, 14
+FROZEN, MANIFEST, KNOWN = 13, 14, 15
 
 EVENT_KINDS = {
     Started: STARTED,
@@ -36,6 +37,7 @@ EVENT_KINDS = {
     StateFrozen: FROZEN,
     ManifestReceived: MANIFEST,
     AdoptionFailed: REJECTED,
+    MembersKnown: KNOWN,
 }
 _head = Struct("<dIB").pack
 FLUSH_PARTS = 1 << 12

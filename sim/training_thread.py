@@ -25,11 +25,12 @@ class Payload(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One block of local steps: it ended at `end_s`; the longest time between two of its steps was `gap_s`."""
+    """One block of local steps, from `began_s` to `end_s`; the longest time between two of its steps was `gap_s`."""
 
     end_s: float
     steps: int
     gap_s: float
+    began_s: float = float("nan")
 
 
 class TrainingThread:
@@ -60,7 +61,7 @@ class TrainingThread:
         self.is_training = False
         self.slowness = 1.0
         self.waits_since_s: float | None = None
-        self._last_step_s = self._block_end_s = self._paused_until_s = 0.0
+        self._last_step_s = self._block_end_s = self._block_began_s = self._paused_until_s = 0.0
         self._block_gap_s = 0.0
         self._block_steps = 0
         self._block_number = 0
@@ -148,7 +149,7 @@ class TrainingThread:
         # The first step's gap reaches back to the last step of the block before.
         lasts_s, longest_s = lasts_s * self.slowness, longest_s * self.slowness
         self._block_gap_s = longest_s + max(0.0, start_s - self._last_step_s)
-        self._block_end_s = start_s + lasts_s
+        self._block_began_s, self._block_end_s = start_s, start_s + lasts_s
         self._block_open = True
         self._workload.plan(self._index, self._block_steps)
         self._schedule()
@@ -163,7 +164,7 @@ class TrainingThread:
         self._block_open = False
         self.steps += self._block_steps
         self._last_step_s = self._clock.now
-        self.blocks.append(Block(self._clock.now, self._block_steps, self._block_gap_s))
+        self.blocks.append(Block(self._clock.now, self._block_steps, self._block_gap_s, self._block_began_s))
         self._workload.train(self._index, self._block_steps)
         self._apply()
         if self._freezes:

@@ -122,6 +122,13 @@ def test_the_protocol_imports_nothing_with_a_clock_a_thread_a_socket_a_tensor_or
             ("gossiptrain.peer", "gossiptrain.cli", "gossiptrain.launchers", "gossiptrain.integrations"),
         ),
         ("gossiptrain/launchers", ("gossiptrain.protocol", "gossiptrain.mixing", "gossiptrain.transport", "zmq")),
+        (
+            "gossiptrain/reports",
+            (
+                *("torch", "zmq", "rich", "gossiptrain.runtime", "gossiptrain.transport", "gossiptrain.mixing"),
+                *("gossiptrain.launchers", "gossiptrain.dashboard", "gossiptrain.peer"),
+            ),
+        ),
         ("sim", ("zmq", "gossiptrain.runtime", "gossiptrain.transport", "gossiptrain.peer")),
     ],
 )
@@ -214,9 +221,10 @@ assert topologies.base_k(6, 1).period == 4
     [
         (A_PROTOCOL_RUNS, ("torch", "zmq", "safetensors", "psutil")),
         (A_SCHEDULE_RUNS, ("torch", "zmq", "msgspec", "matplotlib", "cvxpy", "gossiptrain")),
-        ("import sim", ("torch", "zmq", "safetensors", "psutil")),
+        ("import sim", ("torch", "zmq", "safetensors", "psutil", "pandas", "matplotlib")),
+        ("import gossiptrain.reports", ("torch", "zmq", "safetensors", "rich", "pandas", "matplotlib")),
     ],
-    ids=["protocol", "topologies", "sim"],
+    ids=["protocol", "topologies", "sim", "reports"],
 )
 def test_what_needs_no_framework_runs_where_none_is_installed(code: str, blocked: tuple[str, ...]) -> None:
     if "import sim" in code and not (ROOT / "sim" / "__init__.py").is_file():

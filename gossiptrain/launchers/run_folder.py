@@ -150,7 +150,7 @@ def newest() -> Path:
     """
     found = [path.parent for path in Path("runs").glob("*/config.json")]
     if not found:
-        raise ConfigurationError("resume='latest': there is no run below runs/; name a run's folder")
+        raise ConfigurationError("'latest': there is no run below runs/; name a run's folder")
     return max(found, key=lambda path: (path / "config.json").stat().st_mtime)
 
 

@@ -323,10 +323,12 @@ class CatchingUp:
         """Says whether nothing is open and nothing waits to be adopted."""
         return not self.busy_with() and self._adopting is None
 
+    def is_quiet(self) -> bool:
+        """Says whether this peer neither fetches a state nor holds one for others."""
+        return self.done and self._own is None and self._donor.is_quiet()
+
     def next_deadline(self, has_met_others: bool) -> float:
         """The next time at which `tick` or `seek` has something to do."""
-        if self.done and self._own is None:
-            return self._donor.next_deadline()
         times_s = [self._donor.next_deadline()]
         if self._own is not None:
             times_s.append(self._own.deadline_s)

@@ -30,9 +30,6 @@ class ControlLinks:
         self._used_s: dict[str, float] = {}
         self._look_at_s = 0.0
 
-    def __len__(self) -> int:
-        return len(self._used_s)
-
     def mind(self, effects: list[Effect], now: float) -> list[Effect]:
         """Returns the effects with a `Connect` before each `Send` that has no link yet."""
         used_s = self._used_s

@@ -153,10 +153,12 @@ class Donor:
         """Names of the newcomers that are served."""
         return {served.partner.name for served in self._served.values()}
 
+    def is_quiet(self) -> bool:
+        """Says whether no state is frozen and nobody waits for one."""
+        return self._frozen is None and not self._served
+
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do."""
-        if self._frozen is None and not self._served:
-            return NEVER_S
         times_s = [served.deadline_s for served in self._served.values()]
         if any(served.waiting for served in self._served.values()):
             times_s.append(self._paced_until_s)

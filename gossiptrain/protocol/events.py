@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gossiptrain.protocol.messages import Envelope, TransferKey
+from gossiptrain.protocol.messages import Envelope, MemberEntry, TransferKey
 
 Lane = Literal["control", "data"]
 
@@ -20,6 +20,16 @@ class SeedsFound:
     """Control addresses of peers to get in touch with, as far as they are known now. May come again."""
 
     addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MembersKnown:
+    """Others who are in the run from the beginning, as this peer is: no HELLO is needed between them.
+
+    For a start from a list that all share; comes right after `Started`. This peer's own entry in it is passed over.
+    """
+
+    members: tuple[MemberEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,7 @@ class LeaveRequested:
 Event = (
     Started
     | SeedsFound
+    | MembersKnown
     | MessageReceived
     | SnapshotReceived
     | SnapshotRejected

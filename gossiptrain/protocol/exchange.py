@@ -212,7 +212,7 @@ class PairExchange:
         """The next time at which `tick` has something to do."""
         slot = self._slot
         if slot is not None:
-            at_s = min(slot.deadline_s, slot.ask_again_s)
+            at_s = slot.deadline_s if slot.deadline_s < slot.ask_again_s else slot.ask_again_s
         else:
             at_s = self._search.deadline_s() if self._is_free() else NEVER_S
         for found in self._aside:
@@ -225,14 +225,15 @@ class PairExchange:
         return [*self._aside, *([self._slot] if self._slot else [])]
 
     def _is_free(self) -> bool:
-        applied = self._corrections_applied >= self._corrections_due
-        return self._slot is None and applied and self._version is not None
+        if self._slot is not None or self._version is None:
+            return False
+        return self._corrections_applied >= self._corrections_due
 
     def _may_use(self, name: str, now: float) -> bool:
         member = self._member(name)
-        shunned_until_s, _ = self._shunned.get(name, (0.0, 0))
-        in_doubt = any(found.partner.name == name for found in self._aside)
-        return member is not None and member.state == "alive" and now >= shunned_until_s and not in_doubt
+        if member is None or member.state != "alive" or (name in self._shunned and now < self._shunned[name][0]):
+            return False
+        return not any(found.partner.name == name for found in self._aside) if self._aside else True
 
     def _yields_to(self, slot: OpenExchange, sender: Member) -> bool:
         crossing = slot.initiator and not slot.accepted and not slot.holds_theirs and self._version is not None

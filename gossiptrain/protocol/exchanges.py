@@ -84,4 +84,7 @@ class Exchanges:
 
     def next_deadline(self, has_met_others: bool) -> float:
         """The next time at which `tick` or `catching_up.seek` has something to do."""
-        return min(self.catching_up.next_deadline(has_met_others), self._mixing.next_deadline())
+        mixing_s = self._mixing.next_deadline()
+        if self.catching_up.is_quiet():
+            return mixing_s
+        return min(mixing_s, self.catching_up.next_deadline(has_met_others))

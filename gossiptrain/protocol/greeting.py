@@ -27,6 +27,9 @@ class Greeting:
         self._config = config
         self._attempts: dict[str, _Attempt] = {}
 
+    def __len__(self) -> int:
+        return len(self._attempts)
+
     def add(self, address: str, now: float) -> bool:
         """Begins to greet an address, which is never given up. Returns False when it is being greeted already."""
         if address in self._attempts or len(self._attempts) >= GREETED_MAX:
@@ -68,6 +71,5 @@ class Greeting:
 
     def next_deadline(self) -> float:
         """The next time at which `due` or `silent` returns something."""
-        if not self._attempts:
-            return float("inf")
-        return min(min(a.next_s, a.since_s + a.report_after_s) for a in self._attempts.values())
+        soonest_s = (min(a.next_s, a.since_s + a.report_after_s) for a in self._attempts.values())
+        return min(soonest_s, default=float("inf"))

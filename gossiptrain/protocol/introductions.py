@@ -138,7 +138,7 @@ class Introductions:
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do."""
-        greeting_s = self._greeting.next_deadline()
+        greeting_s = self._greeting.next_deadline() if len(self._greeting) else float("inf")
         return min(greeting_s, *self._lingering.values()) if self._lingering else greeting_s
 
     def _greet(self, address: str) -> list[Effect]:

@@ -93,13 +93,15 @@ class MemberTable:
         self._others: tuple[int, tuple[str, ...]] = (-1, ())
         self._hash = 0
         self.version = 0
+        self.get = self._members.get
+        """Returns the member of a name, whatever its state; None for a stranger."""
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def get(self, name: str) -> Member | None:
-        """Returns the member of this name, whatever its state."""
-        return self._members.get(name)
+    def is_living(self, name: str) -> bool:
+        """Says whether a member of this name is living."""
+        return name in self._living
 
     def at(self, address: str) -> Member | None:
         """Returns the living member with this control address."""

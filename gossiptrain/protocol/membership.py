@@ -44,6 +44,7 @@ class Membership:
         self._probing = Probing(self._timing, self._chance)
         self._roster = Roster(config, self._probing)
         self.table = self._roster.table
+        self.get = self.table.get
         self._run = run_tag(config)
         self._step = 0
         self._told_s: dict[str, float] = {}
@@ -56,10 +57,6 @@ class Membership:
         """Those that this peer exchanges with: their silence is noticed sooner."""
 
     # Queries
-
-    def get(self, name: str) -> Member | None:
-        """Returns the member of this name, whatever its state."""
-        return self.table.get(name)
 
     def living(self) -> tuple[str, ...]:
         """Sorted names of this peer and all members that the graph is built on: neither dead nor gone."""
@@ -124,9 +121,10 @@ class Membership:
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do, in seconds."""
-        if self._pulse_at_s == NEVER_S:
+        next_s = self._pulse_at_s
+        if next_s == NEVER_S:
             return NEVER_S
-        next_s = min(self._pulse_at_s, self._roster.suspicions.next_deadline(), self._probing.next_deadline())
+        next_s = min(next_s, self._roster.suspicions.next_deadline(), self._probing.next_deadline())
         return min(next_s, self._gossip_at_s) if self._has_to_gossip() else next_s
 
     # What this peer says of itself
@@ -156,10 +154,8 @@ class Membership:
         To be called at each event: a healthy driver looks once a probe period at least.
         """
         looked_s, self._looked_s = self._looked_s, now
-        if looked_s is None or not len(self.table) or not self._timing.minds_own_stalls:
-            return 0.0
-        gap_s = now - looked_s
-        if gap_s <= 2 * self._timing.probe_period_s:
+        gap_s = now - looked_s if looked_s is not None else 0.0
+        if gap_s <= 2 * self._timing.probe_period_s or not len(self.table) or not self._timing.minds_own_stalls:
             return 0.0
         self._roster.suspicions.shift(gap_s)
         self._probing.drop_all()
@@ -186,6 +182,11 @@ class Membership:
         if self.table.get(sender) is member:
             self._roster.pass_on(member.entry(now))
         return effects + self._wake(now)
+
+    def know(self, members: tuple[MemberEntry, ...], now: float) -> list[Effect]:
+        """Takes in those who are known from the beginning; all know it, so there is nothing to tell."""
+        self._roster.know(members, now)
+        return self._wake(now)
 
     def hear(self, envelope: Envelope, now: float) -> list[Effect] | None:
         """Notes a word of a member. Returns None when the sender is no member, or an older or unknown boot."""
@@ -298,7 +299,7 @@ class Membership:
         effects = self._roster.leases_over(now)
         if now >= self._probe_at_s:
             self._probe_at_s = now + self._probing.period_s()
-            name = self._probing.next_target(self.table.living_others())
+            name = self._probing.next_target(self.table.living_others(), self.table.is_living)
             effects += self._probe(self.table.get(name or ""), now)
         silent_since_s = now - 1.5 * self._timing.probe_period_s
         for name in self.neighbours:

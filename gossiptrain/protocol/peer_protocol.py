@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from gossiptrain.protocol import exchanges, notices
 from gossiptrain.protocol import messages as m
-from gossiptrain.protocol.catching_up import StateEvent
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.control_links import ControlLinks
 from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Fail, Notify, RunSteps, Send
 from gossiptrain.protocol.events import (
+    AdoptionFailed,
     BusyAnnounced,
     DeadlineReached,
     Event,
+    FreezeFailed,
     LeaveRequested,
     LinkEvidence,
+    ManifestReceived,
+    MembersKnown,
     MessageReceived,
     SeedsFound,
     SnapshotReceived,
     SnapshotRejected,
     Started,
+    StateFrozen,
     StepsCompleted,
     TrafficCounted,
 )
@@ -77,12 +81,13 @@ class PeerProtocol:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Takes one event at a time `now` (seconds of any clock that never goes back) and says what to do."""
         self._membership.note_own_stall(now)
-        was_caught_up = self.caught_up
+        was_caught_up = self._catching_up.done
         effects = self._take(event, now)
         if not self._failed:
             effects += self._follow_members(now)
-            effects += self._seek_parameters(now)
-        if self.caught_up and not was_caught_up:
+            if not self._catching_up.done:
+                effects += self._seek_parameters(now)
+        if not was_caught_up and self._catching_up.done:
             self._rounds.caught_up()
             self._membership.caught_up(now)
         if not effects:
@@ -98,13 +103,14 @@ class PeerProtocol:
         """The time at which `DeadlineReached` is due, if nothing else happens first; infinity for never."""
         if self._leaving or self._failed:
             return float("inf")
+        met_somebody = len(self._membership.table) > 0
         next_s = min(
             self._membership.next_deadline(),
             self._rewiring.next_deadline(),
             self._introductions.next_deadline(),
-            self._exchanges.next_deadline(len(self._membership.table) > 0),
+            self._exchanges.next_deadline(met_somebody),
         )
-        return min(next_s, self._introductions.joining_ends_s()) if self._is_joining() else next_s
+        return next_s if met_somebody or not self._is_joining() else min(next_s, self._introductions.joining_ends_s())
 
     @property
     def caught_up(self) -> bool:
@@ -156,29 +162,29 @@ class PeerProtocol:
     def _take(self, event: Event, now: float) -> list[Effect]:
         if self._leaving or self._failed:
             return []
-        if isinstance(event, StateEvent):
-            return self._catching_up.happened(event, now)
-        match event:
+        match event:  # the most frequent first
+            case MessageReceived(envelope):
+                return self._message(envelope, now)
+            case DeadlineReached():
+                return self._tick(now)
+            case StepsCompleted(step, version, corrections):
+                return self._boundary(step, version, corrections, now)
+            case SnapshotReceived(key):
+                return self._exchanges.part_for(key.exchange).snapshot_received(key, now)
+            case SnapshotRejected(key, reason):
+                self._count(f"snapshot_{reason}")
+                return self._exchanges.part_for(key.exchange).snapshot_rejected(key, reason, now)
+            case LinkEvidence(address, lane, kind):
+                # Snapshots that cannot be sent show in their exchange; only the control lane tells of life and death.
+                return self._membership.link_evidence(address, kind, now) if lane == "control" else []
             case Started():
                 self._introductions.start(now)
                 return self._catching_up.start()
             case SeedsFound(addresses):
                 unknown = tuple(a for a in addresses if not self._membership.knows_address(a))
                 return self._introductions.greet(unknown, now)
-            case MessageReceived(envelope):
-                return self._message(envelope, now)
-            case SnapshotReceived(key):
-                return self._exchanges.part_for(key.exchange).snapshot_received(key, now)
-            case SnapshotRejected(key, reason):
-                self._count(f"snapshot_{reason}")
-                return self._exchanges.part_for(key.exchange).snapshot_rejected(key, reason, now)
-            case StepsCompleted(step, version, corrections):
-                return self._boundary(step, version, corrections, now)
-            case LinkEvidence(address, lane, kind):
-                # Snapshots that cannot be sent show in their exchange; only the control lane tells of life and death.
-                return self._membership.link_evidence(address, kind, now) if lane == "control" else []
-            case DeadlineReached():
-                return self._tick(now)
+            case MembersKnown(members):
+                return self._membership.know(members, now)
             case BusyAnnounced(seconds):
                 return self._membership.busy(min(max(seconds, 0.0), m.BUSY_S_MAX), now)
             case TrafficCounted(counters):
@@ -186,6 +192,8 @@ class PeerProtocol:
                 return []
             case LeaveRequested(reason):
                 return self._leave(reason, now)
+            case StateFrozen() | FreezeFailed() | ManifestReceived() | AdoptionFailed():
+                return self._catching_up.happened(event, now)
 
     def _boundary(self, step: int, version: int | None, corrections: int, now: float) -> list[Effect]:
         self._step = step
@@ -300,18 +308,19 @@ class PeerProtocol:
     def _follow_members(self, now: float) -> list[Effect]:
         """Closes exchanges with lost members and lays the graph anew when the living have changed."""
         effects: list[Effect] = []
+        table, rewiring, pairs = self._membership.table, self._rewiring, self._exchanges.pairs
         for name, gone in self._membership.take_lost():
             effects += self._exchanges.peer_lost(name, gone, now)
-        if self._version_seen != self._membership.table.version:
-            self._version_seen = self._membership.table.version
-            self._rewiring.view_changed(self._membership.table.living_count(), now)
-        if self._rewiring.is_due(now) and self._rewiring.rewire(self._membership.living(), now):
-            self._exchanges.pairs.turn = 0
+        if self._version_seen != table.version:
+            self._version_seen = table.version
+            rewiring.view_changed(table.living_count(), now)
+        if rewiring.is_due(now) and rewiring.rewire(self._membership.living(), now):
+            pairs.turn = 0
             effects += self._open_links()
         if self._leaving or self.config.kind == "round":
             return effects
-        if self._exchanges.pairs.is_free():
-            effects += self._exchanges.pairs.begin(self._partners(now), now)
+        if pairs.is_free():
+            effects += pairs.begin(self._partners(now), now)
         publish = self._others_living()
         if publish != self._publish:
             self._publish = publish

@@ -10,7 +10,7 @@ either is likely slow itself, and allows everybody more time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,14 +61,17 @@ class Probing:
         """Seconds between two probes: longer while this peer is not well."""
         return self._config.probe_period_s * (1 + self.health)
 
-    def next_target(self, names: Sequence[str]) -> str | None:
-        """Returns the next of these to be probed; each comes once a round."""
-        usable = set(names)
-        while self._round or usable:
+    def next_target(self, names: Sequence[str], is_usable: Callable[[str], bool]) -> str | None:
+        """Returns the next of these to be probed; each comes once a round.
+
+        Args:
+            is_usable: says whether a name is one of these: with a thousand, looking through them would take long.
+        """
+        while self._round or names:
             if not self._round:
                 self._round = self._shuffled(names)
             name = self._round.pop()
-            if name in usable:
+            if is_usable(name):
                 return name
         return None
 

@@ -43,10 +43,6 @@ class Roster:
         self._unsure: dict[str, None] = {}
         self._leases: dict[str, None] = {}
 
-    def get(self, name: str) -> Member | None:
-        """Returns the member of this name, whatever its state."""
-        return self.table.get(name)
-
     def limit(self) -> int:
         """How often a piece of news is passed on."""
         return self._config.membership.retransmissions(self.table.living_count())
@@ -222,6 +218,17 @@ class Roster:
             self._probing.joined(member.name)
             effects.append(Notify(PeerJoined(member.name, member.control_address)))
         return effects
+
+    def know(self, entries: tuple[MemberEntry, ...], now: float) -> None:
+        """Puts those into the table who are known from the beginning. They are no news, to nobody."""
+        for entry in entries:
+            if entry.name == self._config.name or entry.state != "alive":
+                continue
+            member = Member(entry.name, entry.boot, entry.control_address, entry.data_address)
+            member.incarnation, member.caught_up = entry.incarnation, entry.caught_up
+            member.heard_s = member.since_s = now
+            self.table.put(member)
+        self.changed_at_s = now
 
     def _correct(self, teller: str, about: Member, now: float) -> list[Effect]:
         """Whoever tells old ill news has missed that they are over, and would act on them."""

@@ -49,10 +49,6 @@ class Suspicions:
         found.due_s = self._due_s(found)
         return is_news
 
-    def is_open(self, name: str) -> bool:
-        """Says whether this member is accused."""
-        return name in self._open
-
     def is_refused(self, name: str) -> bool:
         """Says whether enough observers saw its address refuse connections."""
         found = self._open.get(name)

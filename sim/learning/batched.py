@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from sim.learning.dropout import KeyedDropout
 from sim.learning.stacked import StackedForward
@@ -31,6 +33,9 @@ CHUNK_BYTES = 4 << 20
 CHUNK_PEERS = (8, 256)
 CHUNK_PEERS_CUDA = 512
 MIX_BYTES = 8 << 20
+# Kernels of convolutions and of batch normalization go over all peers of a group in one row: bits depend on its size.
+PAD = 8
+PADDED = (_ConvNd, _NormBase)
 
 
 class BatchedTrainer:
@@ -56,6 +61,7 @@ class BatchedTrainer:
         self._pool = (
             ThreadPoolExecutor(threads, "simulated steps", torch.set_num_threads, (1,)) if threads > 1 else None
         )
+        self._pad = PAD if any(isinstance(m, PADDED) for m in task.model.modules()) else 1
         self.chunk = chunk_size(task, activations)
 
     def train(self, versions: list[Version]) -> None:
@@ -63,7 +69,7 @@ class BatchedTrainer:
         # Longest first, so that those still at work are always the first rows; sorting is stable.
         ordered = sorted(versions, key=lambda version: -version.count)
         chunks = [ordered[start : start + self.chunk] for start in range(0, len(ordered), self.chunk)]
-        works = [_Chunk(self._task, chunk) for chunk in chunks]
+        works = [_Chunk(self._task, chunk, self._pad) for chunk in chunks]
         with one_intra_op_thread():
             if self._pool is None or len(works) == 1:
                 results = [self._run(work) for work in works]
@@ -97,13 +103,20 @@ class BatchedTrainer:
         task = self._task
         values_GW = task.arena.values[work.from_rows]
         integers_GI = task.arena.integers[work.from_rows]
+        done_GW, done_GI = values_GW, integers_GI
+        if work.active[-1] < len(values_GW):
+            done_GW, done_GI = values_GW.clone(), integers_GI.clone()
         losses_G = torch.zeros(len(values_GW), dtype=task.layout.dtype, device=values_GW.device)
-        for step, active in enumerate(work.active):
-            losses_G[:active] += self._step(model, values_GW[:active], integers_GI[:active], work, step)
-        task.arena.values[work.to_rows] = values_GW
-        task.arena.integers[work.to_rows] = integers_GI
-        reaches = values_GW[:, : task.layout.published].abs().amax(dim=1)
-        return losses_G.tolist(), reaches.tolist()
+        for step, (active, still) in enumerate(zip(work.active, (*work.active[1:], 0))):
+            size = work.padded(active)
+            losses_G[:active] += self._step(model, values_GW[:size], integers_GI[:size], work, step)[:active]
+            if still < active:
+                done_GW[still:active], done_GI[still:active] = values_GW[still:active], integers_GI[still:active]
+        end = len(work.to_rows)
+        task.arena.values[work.to_rows] = done_GW[:end]
+        task.arena.integers[work.to_rows] = done_GI[:end]
+        reaches_G = done_GW[:end, : task.layout.published].abs().amax(dim=1)
+        return losses_G.tolist(), reaches_G.tolist()
 
     def _step(self, model: nn.Module, block_GW: Tensor, integers_GI: Tensor, work: _Chunk, step: int) -> Tensor:
         """One step of each peer, in place; returns their losses, [G]."""
@@ -114,8 +127,12 @@ class BatchedTrainer:
         if self._stacked is not None:
             losses_G = self._losses(self._stacked(leaves, x), y)
         else:
-            state = leaves | layout.buffers(block_GW, integers_GI)
-            losses_G = self._forward(model, state, x, y, work.keys(step, active))
+            # Copies: into strided views, as these are, vmap's batch_norm writes nothing back.
+            views = layout.buffers(block_GW, integers_GI)
+            buffers = {name: view.clone() for name, view in views.items()}
+            losses_G = self._forward(model, leaves | buffers, x, y, work.keys(step, active))
+            for name, view in views.items():
+                view.copy_(buffers[name])
         grads = torch.autograd.grad(losses_G.sum(), list(leaves.values()))
         with torch.no_grad():
             grad_GP = torch.cat([grad.reshape(active, -1) for grad in grads], dim=1)
@@ -162,25 +179,33 @@ class BatchedTrainer:
 class _Chunk:
     """Peers whose blocks are computed in one go, longest block first.
 
+    Where bits depend on the size of a group, as grouped convolutions' do, it is filled up to a multiple of `pad`: with
+    peers that have finished, or the first one again; what comes out for those is thrown away.
+
     Attributes:
-        from_rows, to_rows: rows of the arena. active: how many take each step.
+        from_rows, to_rows: rows of the arena; those to fill up have no row to go to. active: how many take each step.
     """
 
-    def __init__(self, task: Task, versions: Sequence[Version]) -> None:
-        self._task, self._versions = task, versions
+    def __init__(self, task: Task, versions: Sequence[Version], pad: int) -> None:
+        self._task, self._versions, self._pad = task, versions, pad
         self.to_rows = task.arena.take(len(versions))
-        parents = [version.parent for version in versions]
+        counts = [version.count for version in versions]
+        self.active = [sum(count > step for count in counts) for step in range(counts[0])]
+        self._rows = [*versions, *[versions[0]] * (self.padded(len(versions)) - len(versions))]
+        parents = [version.parent for version in self._rows]
         self.from_rows = [parent.row for parent in parents if parent is not None]
         self._first = [parent.steps for parent in parents if parent is not None]
         self._samples = [
-            task.batches.take(version.peer, first, version.count) for version, first in zip(versions, self._first)
+            task.batches.take(version.peer, first, version.count) for version, first in zip(self._rows, self._first)
         ]
-        counts = [version.count for version in versions]
-        self.active = [sum(count > step for count in counts) for step in range(counts[0])]
+
+    def padded(self, size: int) -> int:
+        """The size that a group of so many is filled up to."""
+        return -(-size // self._pad) * self._pad
 
     def samples(self, step: int, active: int) -> Tensor:
         """Sample numbers of one step, [active, B]."""
-        stacked = np.stack([samples[step] for samples in self._samples[:active]])
+        stacked = np.stack([samples[min(step, len(samples) - 1)] for samples in self._samples[:active]])
         return torch.from_numpy(stacked).to(self._task.x.device)
 
     def steps(self, step: int, active: int) -> list[int]:
@@ -192,7 +217,7 @@ class _Chunk:
         task = self._task
         if not task.drops:
             return torch.zeros(active, dtype=torch.int64, device=task.x.device)
-        keys = [task.key(v.peer, first + step) for v, first in zip(self._versions[:active], self._first)]
+        keys = [task.key(v.peer, first + step) for v, first in zip(self._rows[:active], self._first)]
         return torch.tensor(keys, device=task.x.device)
 
     def finish(self, losses: Sequence[float], reaches: Sequence[float]) -> None:

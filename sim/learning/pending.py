@@ -49,8 +49,9 @@ class Pending:
     def add(self, version: Version, peers: int) -> None:
         """A version came about in a run of so many peers."""
         self._waiting.append(ref(version))
-        if len(self._waiting) > max(WAITING_MIN, WAITING_EACH * peers):
-            self.compute(self._alive())
+        most = max(WAITING_MIN, WAITING_EACH * peers)
+        if len(self._waiting) > 2 * most and len(alive := self._alive()) > most:
+            self.compute(alive)
 
     def compute(self, versions: Iterable[Version]) -> None:
         """Computes these, and whatever can be computed with them at once."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from gossiptrain.errors import ConfigurationError
 from sim.learning.dropout import FEATURES
@@ -46,7 +47,7 @@ def probe(model: nn.Module, loss_fn: Any, train: Samples, evaluation: Samples | 
     x, y = train.x[:batch_size], train.y[:batch_size]
     before = {name: buffer.clone() for name, buffer in trial.named_buffers()}
     devices = [x.device] if x.device.type == "cuda" else []
-    watch, kept, counter = _Watch(), _Kept(trial), FlopCounterMode(display=False)
+    watch, kept, counter = _Watch(), _Kept(trial), _Flops()
     with torch.random.fork_rng(devices), torch.enable_grad(), counter:
         with watch, torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
             output = _output(trial, x)
@@ -57,7 +58,7 @@ def probe(model: nn.Module, loss_fn: Any, train: Samples, evaluation: Samples | 
             loss = _loss(loss_fn, output, y)
         loss.backward()
     changing = tuple(name for name, buffer in trial.named_buffers() if not _equal(buffer, before.get(name)))
-    return Probe(changing, watch.drops, watch.draws, counter.get_total_flops(), kept.numbers, classes)
+    return Probe(changing, watch.drops, watch.draws, counter.flops, kept.numbers, classes)
 
 
 def _output(model: nn.Module, x: Tensor) -> Any:
@@ -105,6 +106,28 @@ class _Kept:
             self._seen.add(tensor.data_ptr())
             self.numbers += tensor.numel()
         return tensor
+
+
+class _Flops(TorchDispatchMode):
+    """Counts floating-point operations of matrix products and convolutions.
+
+    `torch.utils.flop_counter.FlopCounterMode` does the same by module, but imports the compiler, which takes seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or torch imports its compiler for this
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 class _Watch(TorchFunctionMode):

@@ -204,8 +204,7 @@ class TorchWorkload(Workload):
 
     def is_finite(self, value: Version) -> bool:
         """See `Workload`; what is only mixed is not computed for it while it cannot have become infinite."""
-        if value.bound() is None:
-            self._pending.compute([value])
+        self._pending.compute(value.unbounded())
         reach = value.bound()
         if reach is not None and reach < self._limit:
             return True
@@ -219,7 +218,7 @@ class TorchWorkload(Workload):
         Returns:
             "consensus_distance", sqrt(mean_i ||x_i - mean||^2) of the parameters; "train_loss" of the last blocks; with
             an evaluation set "loss" and "accuracy", means over the peers, "average_loss" and "average_accuracy", of the
-            average of their parameters; and with "peer_" in front ("peer_distance", "peer_train_loss", ...) one number a peer.
+            average of their parameters; and with "peer_" in front ("peer_distance", ...) one number a peer.
         """
         if not peers:
             return {}
@@ -228,11 +227,11 @@ class TorchWorkload(Workload):
         rows = [version.row for version in versions]
         row_W, distances = mean_and_distances(self._task.arena.values[rows], self._layout)
         found: dict[str, float | Sequence[float]] = {
-            "consensus_distance": math.sqrt(sum(apart**2 for apart in distances) / len(distances)),
+            "consensus_distance": math.hypot(*distances) / math.sqrt(len(distances)),
             "peer_distance": distances,
         }
         losses = [version.loss for version in versions]
-        if not all(math.isnan(loss) for loss in losses):
+        if any(version.steps for version in versions):
             found["train_loss"] = _mean([loss for version, loss in zip(versions, losses) if version.steps])
             found["peer_train_loss"] = losses
         if self._evaluation is not None:

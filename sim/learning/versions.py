@@ -98,7 +98,16 @@ class Version:
 
     def computed(self, row: int) -> None:
         """Its numbers now are in this row; what it came from is not needed any more."""
+        self.bound()
         self.row, self.parent, self.correction = row, None, None
+
+    def unbounded(self) -> list[Version]:
+        """Returns the blocks that must be computed before there is a bound on its published numbers."""
+        if self.bound() is not None:
+            return []
+        if self.correction is None:
+            return [self]
+        return [block for version in self.needs() for block in version.unbounded()]
 
     def bound(self) -> float | None:
         """Returns a bound on its published numbers without computing it; None if there is none yet.

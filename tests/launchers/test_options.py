@@ -58,4 +58,9 @@ def test_words_that_cannot_be_read_are_named(words, what):
 
 def test_a_command_without_a_tail_accepts_none():
     with pytest.raises(UsageError, match="takes one ADDRESS"):
-        STATUS.parse(["tcp://a:1", "--timeout-s", "3"])
+        STATUS.parse(["tcp://a:1", "tcp://b:1"])
+
+
+def test_options_of_a_command_without_a_tail_may_stand_on_both_sides():
+    assert STATUS.parse(["tcp://a:1", "--timeout-s", "4"]) == STATUS.parse(["--timeout-s", "4", "tcp://a:1"])
+    assert STATUS.parse(["tcp://a:1", "--help"]) is None

@@ -71,7 +71,7 @@ def test_two_that_send_each_other_their_lists_agree_on_who_lives_but_for_the_dea
     answer = tuple(entry for part in right.lists(1.0, wants_reply=False) for entry in part.entries)
     left.merge(tuple(e for e in answer if e.name != "me"), "right", 1.0, whole=True)
     for name in NAMES:
-        mine, theirs = left.get(name), right.get(name)
+        mine, theirs = left.table.get(name), right.table.get(name)
         assert (mine is None) == (theirs is None)
         if mine is not None and theirs is not None:
             assert mine.order()[:2] == theirs.order()[:2]
@@ -116,7 +116,7 @@ def test_a_dead_member_in_a_list_is_only_suspect_until_it_has_had_its_time() -> 
     mine.merge((entry("a"), entry("b", 20)), "t", 0.0)
     mine.merge((entry("a", state="dead"),), "t", 1.0, whole=True)
     mine.merge((entry("b", 20, state="dead"),), "t", 1.0)
-    assert (mine.get("a").verdict, mine.get("b").verdict) == ("suspect", "dead")
+    assert (mine.table.get("a").verdict, mine.table.get("b").verdict) == ("suspect", "dead")
     assert mine.suspicions.next_deadline() >= 1.0 + 30.0
 
 
@@ -126,7 +126,7 @@ def test_an_incarnation_that_leaps_is_ignored_so_that_nobody_loses_the_room_to_o
     leap = INCARNATION_JUMP_MAX + 1
     mine.merge((entry("a", incarnation=leap, state="dead"), entry("new", 90, leap)), "t", 1.0)
     mine.merge((entry("me", mine.me.boot, leap, "dead"),), "t", 1.0)
-    assert (mine.get("a").verdict, mine.get("new"), mine.me.incarnation) == ("alive", None, 0)
+    assert (mine.table.get("a").verdict, mine.table.get("new"), mine.me.incarnation) == ("alive", None, 0)
 
 
 def test_one_process_cannot_have_two_names_nor_mine() -> None:
@@ -169,9 +169,9 @@ def test_tombstones_end_and_are_not_told_for_the_second_half_of_their_time() -> 
     assert told(59.0) == ["me", "a", "b"]
     assert told(61.0) == ["me", "b"]
     mine.table.forget_before(109.0 - 100.0)
-    assert mine.get("a") is not None
+    assert mine.table.get("a") is not None
     mine.table.forget_before(111.0 - 100.0)
-    assert (mine.get("a"), mine.table.living_others()) == (None, ("b",))
+    assert (mine.table.get("a"), mine.table.living_others()) == (None, ("b",))
 
 
 def test_equal_views_have_equal_hashes_and_another_boot_another() -> None:

@@ -104,6 +104,20 @@ def test_a_living_peer_that_stays_out_of_a_view_breaks_i4(monkeypatch):
     assert (broken.invariant, broken.peer) == ("I4", "peer-0")
 
 
+def test_who_has_met_must_find_each_other_again_also_when_all_seeds_are_dead(monkeypatch):
+    living = PeerProtocol.living
+
+    def forgetful(self):
+        names = living(self)
+        return tuple(name for name in names if name != "peer-2") if self.config.name == "peer-1" else names
+
+    monkeypatch.setattr(PeerProtocol, "living", forgetful)
+    simulation = Simulation(4, seeds=1, faults=FaultSchedule().crash(0, 3.0), limits=Limits(heal_s=20.0))
+    broken = _broken(simulation)
+    assert (broken.invariant, broken.peer) == ("I4", "peer-1")
+    assert broken.time_s > 40.0
+
+
 def test_a_neighbour_that_is_not_mutual_breaks_i5(monkeypatch):
     neighbours = PeerProtocol.neighbours
     monkeypatch.setattr(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 
 import pytest
 
@@ -11,6 +12,7 @@ from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.peer_protocol import PeerProtocol
 from sim import FaultSchedule, InvariantBroken, NetworkOptions, Simulation, TimedWorkload, TraceSteps, loads
 from sim import __main__ as command
+from sim.clock import Clock
 from sim.scenario import dumps
 
 SMALL = """
@@ -126,11 +128,12 @@ def test_a_broken_invariant_prints_the_command_that_shows_it_again(monkeypatch, 
 
 
 def test_an_interrupt_reports_what_happened_so_far(monkeypatch, capsys):
-    def interrupted(simulation, until_s, quiet):
-        simulation.run(3.0)
-        raise KeyboardInterrupt
+    def interrupted(clock, until_s, events_max):
+        signal.raise_signal(signal.SIGINT)
+        return run(clock, 3.0) and False
 
-    monkeypatch.setattr(command, "_run", interrupted)
+    run = Clock.run
+    monkeypatch.setattr(Clock, "run", interrupted)
     assert command.main(["--random-faults", "1", "--peers", "2"]) == 0
     printed = capsys.readouterr()
     assert "the report so far" in printed.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from math import isfinite
@@ -77,13 +78,61 @@ def test_the_simulator_needs_neither_torch_nor_zmq():
 def test_no_module_of_the_simulator_reads_a_clock_or_draws_unseeded_numbers():
     forbidden = {"torch", "zmq", "time", "random", "threading", "datetime", "secrets"}
     # What runs simulations shows real progress and ends with its parent; nothing of that reaches a simulation.
-    allowed = {"__main__.py": {"time"}, "soak.py": {"time", "threading"}}
+    allowed = {"progress.py": {"time", "threading"}, "soak.py": {"time", "threading"}}
     for path in sorted((ROOT / "sim").glob("*.py")):
         for line in path.read_text().splitlines():
             words = line.split()
             if words[:1] in (["import"], ["from"]):
                 found = forbidden - allowed.get(path.name, set())
                 assert words[1].split(".")[0] not in found, f"{path.name}: {line}"
+
+
+def test_peers_that_start_from_one_list_are_one_run_from_the_first_moment():
+    report = Simulation(8, formed=True, seed=4).run(20.0)
+    assert all(len(peer.living) == 8 and peer.exchanges() > 10 for peer in report.peers)
+    assert not any(peer.told(PeerJoined) or peer.told(PeerSuspected) for peer in report.peers)
+    assert max(peer.told(Rewired)[0][0] for peer in report.peers) < 1.0
+    assert all(set(peer.traffic).isdisjoint({"Hello", "Sync"}) for peer in report.peers)
+
+
+def test_a_formed_run_lives_through_deaths_restarts_and_joins_like_any_other():
+    faults = FaultSchedule().crash(peer=2, at_s=10).restart(peer=2, at_s=14).join(at_s=16).crash(peer=5, at_s=20)
+    report = Simulation(8, formed=True, faults=faults, seed=4).run(40.0)
+    assert {peer.name for peer in report.living()} == {*(f"peer-{i}" for i in range(9))} - {"peer-5"}
+    assert all(len(peer.living) == 8 for peer in report.living())
+
+
+def test_ctrl_c_ends_a_run_between_two_events_and_it_can_go_on():
+    whole = _simulation().run(20.0)
+    simulation = _simulation()
+    simulation.clock.at(5.0, lambda _: signal.raise_signal(signal.SIGINT))
+    first = simulation.run(20.0)
+    assert first.interrupted
+    assert 5.0 <= first.until_s < 20.0
+    rest = simulation.run(20.0)
+    assert not rest.interrupted
+    assert rest.trace_hash == whole.trace_hash
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    simulation = _simulation()
+    for _ in range(2):
+        simulation.clock.at(5.0, lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        simulation.run(20.0)
+
+
+def test_progress_tells_virtual_time_speed_and_the_time_to_go(capsys, monkeypatch):
+    monkeypatch.setattr("sim.progress.SHOWN_AFTER_S", 0.0)
+    monkeypatch.setattr("sim.progress.SHOWN_EVERY_S", 0.0)
+    _simulation().run(20.0, progress=True)
+    lines = capsys.readouterr().err.rstrip().split("\r")
+    assert "of 20 virtual s" in lines[1]
+    assert "to go" in lines[1]
+    assert lines[-1].startswith("[########################] 20.0 of 20 virtual s")
+    _simulation().run(20.0)  # nobody looks
+    assert capsys.readouterr().err == ""
 
 
 def test_the_wire_changes_nothing():
