@@ -145,7 +145,7 @@ def simulated_curve(environment: sim.Environment, seconds: float, seed: int) -> 
         faults=waiting,
         observe_every_s=OBSERVE_EVERY_S,
     )
-    report = simulation.run(WAIT_S + 1.2 * seconds)
+    report = simulation.run(WAIT_S + seconds)
     first_s = min(_first_step_s(peer) for peer in report.peers)
     samples = [sample for sample in report.samples if "average_accuracy" in sample.values and sample.peers == PEERS]
     times_s = np.array([sample.time_s - first_s for sample in samples])
