@@ -10,10 +10,12 @@ What is fitted from what:
   mode), the interval that spans the boundary is left out, since the simulation adds the wait itself.
 - Delays: round trips of pings (`LinkTimes` records). A simulated one lasts d (2 + j (U + U')), with delay d, jitter j
   and two uniform numbers; its 10th and 50th percentiles give d of each pair; j is the median over the pairs.
-- Bandwidths: from expecting a snapshot to its last byte a simulated one takes d (2 + j U) and size / bandwidth. So the
-  bandwidth of a pair is what makes the median time right at this run's snapshot size; what a snapshot costs beside its
-  bytes (threads that have to get to it, copies) is in it, so that much larger snapshots may be faster than it says. The
-  fastest tenth of a host's snapshots gives its uplink and downlink: a lower bound where nothing ever filled them.
+- Bandwidths and overhead: from expecting a snapshot to its last byte a simulated one takes d (2 + j U), an overhead, and
+  size / bandwidth. All snapshots of a run are equally large, so that the two cannot be told apart from them. Below
+  `SMALL_BYTES` a snapshot is a few packets, and the rest of its time is what handling it takes: the median is the
+  overhead, and bandwidths stay the simulator's own. From there on the rest is bytes: the bandwidth of a pair is what makes
+  its median time right, and the fastest tenth of a host's snapshots gives its uplink and downlink, a lower bound where
+  nothing filled them.
 
 Durations at one peer only are used, never clocks of two. Peers beyond the measured ones are each like one of these, drawn.
 """
@@ -38,6 +40,7 @@ from sim.network_options import NetworkOptions
 STEPS_MIN = 20
 JITTER_MAX = 10.0
 MBPS_MAX = 1e6
+SMALL_BYTES = 256 * 1024
 # The 10th percentile of the sum of two uniform numbers in [0, 1]; its median is 1.
 SUM_10 = math.sqrt(0.2)
 
@@ -82,7 +85,8 @@ def calibrate(run_folder: str | Path, network: NetworkOptions | None = None) -> 
     counts = [sum(map(len, found.values())) for found in (measured.round_trips_s, measured.snapshots_s)]
     steps = sum(map(len, measured.steps_s.values()))
     text = f"calibrated from {Path(run_folder).name}: {len(names)} peers, {steps} steps, {counts[0]} round trips, "
-    text += f"{counts[1]} snapshots" + (f"; without {', '.join(measured.left_out)}" if measured.left_out else "")
+    text += f"{counts[1]} snapshots of {measured.snapshot_bytes} bytes"
+    text += f"; without {', '.join(measured.left_out)}" if measured.left_out else ""
     return Environment(MeasuredSteps.fit(list(measured.steps_s.values())), network, name=text)
 
 
@@ -128,18 +132,19 @@ def fit_network(measured: Measured) -> NetworkOptions:
     jitter = float(np.clip(np.median([j for _, j in fits.values()]), 0.0, JITTER_MAX))
     typical_s = float(np.median([delay_s for delay_s, _ in fits.values()]))
     delays_s = {pair: fits[pair][0] if pair in fits else typical_s for pair in _pairs(names)}
+    known: dict[str, Any] = {"latency_s": _matrix(names, delays_s, 0.0), "jitter": round(jitter, 4), "extends": True}
+    if measured.snapshot_bytes < SMALL_BYTES:
+        return NetworkOptions(**known, snapshot_overhead_s=_overhead_s(measured, delays_s, jitter))
     typical_mbps, fast_mbps = _rates_mbps(measured, delays_s, jitter)
     if not typical_mbps:
-        return NetworkOptions(latency_s=_matrix(names, delays_s, 0.0), jitter=round(jitter, 4), extends=True)
+        return NetworkOptions(**known)
     middle = float(np.median(list(typical_mbps.values())))
     whole_mbps = {pair: typical_mbps.get(pair, middle) for pair in _pairs(names, both=True)}
     return NetworkOptions(
-        latency_s=_matrix(names, delays_s, 0.0),
-        jitter=round(jitter, 4),
+        **known,
         pair_mbps=_matrix(names, whole_mbps, MBPS_MAX),
         uplink_mbps=tuple(_most(fast_mbps, 0, name, middle) for name in names),
         downlink_mbps=tuple(_most(fast_mbps, 1, name, middle) for name in names),
-        extends=True,
     )
 
 
@@ -158,6 +163,16 @@ def _both_ways(measured: Measured, names: Sequence[str]) -> dict[Pair, list[floa
     """Round trips by pair in the order of names, whoever of the two asked."""
     found = measured.round_trips_s
     return {(a, b): [*found.get((a, b), ()), *found.get((b, a), ())] for a, b in _pairs(names)}
+
+
+def _overhead_s(measured: Measured, delays_s: dict[Pair, float], jitter: float) -> float:
+    """What the median snapshot took beside its delays, over the pairs; 0 where none was timed."""
+    found = []
+    for (sender, receiver), times_s in measured.snapshots_s.items():
+        delay_s = delays_s.get((sender, receiver), delays_s.get((receiver, sender)))
+        if delay_s is not None and times_s:
+            found.append(float(np.median(times_s)) - delay_s * (2 + jitter / 2))
+    return round(max(0.0, float(np.median(found))), 7) if found else 0.0
 
 
 def _rates_mbps(measured: Measured, delays_s: dict[Pair, float], jitter: float) -> tuple[dict, dict]:

@@ -59,21 +59,23 @@ class Environment:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: is of the wrong type")
 
     def faults(
-        self, peers: int, seed: int, until_s: float, begin_s: float = 1.0, besides: FaultSchedule | None = None
+        self, peers: int, seed: int, until_s: float | None, begin_s: float = 1.0, besides: FaultSchedule | None = None
     ) -> FaultSchedule:
         """Draws who comes and goes in a run, and puts it beside faults that are written.
 
         Args:
-            peers: how many start. seed: fixes everything. until_s: length of the run.
+            peers: how many start. seed: fixes everything. until_s: length of the run; needed where there is churn.
             begin_s: nobody comes or goes before.
             besides: written faults; the peers that these name are spared by the churn.
 
         Raises:
-            ConfigurationError: both bring new peers, whose numbers would then be unclear.
+            ConfigurationError: the length is missing, or both bring new peers, whose numbers would then be unclear.
         """
         written = besides or FaultSchedule()
         if self.churn is None:
             return written
+        if until_s is None:
+            raise ConfigurationError("until_s: the environment has churn; tell until when it acts, such as until_s=600")
         named = {peer for fault in written.faults for peer in fault.peers}
         drawn = self.churn.schedule(peers, seed, until_s, begin_s, spared=named)
         if written.joiners() and drawn.joiners():
@@ -124,6 +126,19 @@ class Environment:
     def to_toml(self) -> str:
         """Returns the [environment] of a scenario file."""
         return "\n".join(tables.lines(self.to_dict(), "environment")).lstrip("\n") + "\n"
+
+
+def network_of(environment: Environment | None, network: NetworkOptions | None) -> NetworkOptions:
+    """Returns the network of a simulation, which is told at one place only.
+
+    Raises:
+        ConfigurationError: it stands beside an environment.
+    """
+    if environment is None:
+        return network or NetworkOptions()
+    if network is not None:
+        raise ConfigurationError("network: stands beside an environment, which has one; give it to the environment")
+    return environment.network
 
 
 def steps_to_dict(steps: StepTimes) -> dict[str, Any]:

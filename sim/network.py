@@ -389,7 +389,7 @@ class Network:
         link, key, payload = flow.cargo
         link.flows.pop(key, None)
         link.target.incoming.pop(key, None)
-        delay_s = self.delay_s(flow.source, flow.target)
+        delay_s = self.delay_s(flow.source, flow.target) + self._options.snapshot_overhead_s
         self.clock.at(self.clock.now + delay_s, self._hand_over, (link.target, key, payload))
         self._start_first(link)
 

@@ -42,8 +42,9 @@ class NetworkOptions:
         jitter: each control message takes up to this share longer than its delay; [0, 10].
         uplink_mbps, downlink_mbps: megabit a second of each host's link; one number, or one a host. Snapshots share
             them; control messages are too small to wait for each other and pay only for their own bytes.
+        snapshot_overhead_s: what each snapshot takes beside its delay and its bytes: copies, threads that get to it late.
         loss: share of packets lost, [0, 0.9]. TCP sends them again, so a lost control message is late and those behind it
-            wait; a snapshot flows no faster than 1.22 MSS / (RTT math.sqrt(loss)) (Mathis et al. 1997, eq. 3).
+            wait; a snapshot flows no faster than 1.22 MSS / (RTT sqrt(loss)) (Mathis et al. 1997, eq. 3).
         duplicate: share of control messages that arrive twice. TCP never does this: for tests of robustness.
         reorder: share of control messages that may be overtaken. TCP never does this either.
         rto_s, rto_s_max: first and longest wait of TCP before it sends again; it doubles (Linux: 0.2 and 120).
@@ -64,6 +65,7 @@ class NetworkOptions:
     jitter: float = 0.2
     uplink_mbps: float | Sequence[float] = 1000.0
     downlink_mbps: float | Sequence[float] = 1000.0
+    snapshot_overhead_s: float = 0.0
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
@@ -84,6 +86,8 @@ class NetworkOptions:
         for name in ("rto_s", "rto_s_max", "connect_s", "connect_s_max", "reconnect_s", "reconnect_s_max"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: must be a positive number of seconds")
+        if not 0 <= self.snapshot_overhead_s < math.inf:
+            raise ConfigurationError(f"snapshot_overhead_s={self.snapshot_overhead_s!r}: must not be negative")
         for region in self.regions:
             regions.check(region)
         if self.latency_lognormal is not None:

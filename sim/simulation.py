@@ -14,7 +14,7 @@ from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, Protoc
 from gossiptrain.protocol.messages import Hello, MemberEntry, Message
 from sim.checkers import Checkers, Guest, Limits
 from sim.clock import OBSERVERS, Clock
-from sim.environment import Environment
+from sim.environment import Environment, network_of
 from sim.faults import FaultSchedule
 from sim.injection import Injector
 from sim.network import Network
@@ -127,7 +127,7 @@ class Simulation:
             faults=written,
             seed=seed,
             workload=workload or TimedWorkload(),
-            network=_network(environment, network),
+            network=network_of(environment, network),
             mixer=mixer,
             membership=membership or MembershipConfig(),
             exchange=exchange or ExchangeConfig(),
@@ -144,7 +144,9 @@ class Simulation:
             written_faults=written,
         )
         _check(self.options)
-        self.options = _with_churn(self.options)
+        if environment is not None:
+            drawn = environment.faults(peers, seed, until_s, max(1.0, start_within_s), written)
+            self.options = replace(self.options, faults=drawn)
         self.options.workload.prepare(peers, seed)
         self.size = peers
         self._replay = replay
@@ -368,27 +370,6 @@ def _topology(topology: Any) -> Any:
     name = getattr(topology, "__name__", "")
     known = (*topologies.known_families(), *topologies.known_schedules())
     return name if name in known and getattr(topologies, name, None) is topology else topology
-
-
-def _network(environment: Environment | None, network: NetworkOptions | None) -> NetworkOptions:
-    if environment is None:
-        return network or NetworkOptions()
-    if network is not None:
-        raise ConfigurationError("network: stands beside an environment, which has one; give it to the environment")
-    return environment.network
-
-
-def _with_churn(options: Options) -> Options:
-    """Draws who comes and goes by the environment, and puts it beside the faults that are written."""
-    environment, until_s = options.environment, options.until_s
-    if environment is None or environment.churn is None:
-        return options
-    if until_s is None:
-        raise ConfigurationError("until_s: the environment has churn; tell until when it acts, such as until_s=600")
-    begin_s = max(1.0, options.start_within_s)
-    return replace(
-        options, faults=environment.faults(options.peers, options.seed, until_s, begin_s, options.written_faults)
-    )
 
 
 def _check(options: Options) -> None:

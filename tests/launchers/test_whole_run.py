@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import sim
+
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 ROOT = Path(__file__).parents[2]
 
@@ -102,6 +104,29 @@ def test_a_peer_that_raises_while_training_is_shown_once_and_the_others_go_on(co
     assert output.count("ValueError: boom\n") == 2, "in the traceback and in the summary"
     assert "2 of 3 peers finished" in output
     assert sorted(path.stem for path in (tmp_path / "run" / "models").iterdir()) == ["average", "peer-0", "peer-2"]
+
+
+@pytest.mark.timeout(300)
+def test_a_real_run_calibrates_a_simulation_of_more_peers_like_it(command, script, tmp_path, eventually):
+    train, go, folder = script(TRAIN), tmp_path / "go", tmp_path / "run"
+    launcher = command("launch", "--peers", "2", "--run-dir", folder, train, go)
+
+    def links_were_timed() -> bool:
+        logs = [folder / "events" / f"{name}.jsonl" for name in ("peer-0", "peer-1")]
+        lines = [json.loads(line) for log in logs if log.exists() for line in log.read_text().splitlines()]
+        links = [line for line in lines if line["kind"] == "LinkTimes"]
+        return sum(len(line["round_trips_s"]) for line in links) > 3 and any(line["snapshots_s"] for line in links)
+
+    eventually(links_were_timed, "records of links")
+    go.touch()
+    assert launcher.wait(timeout=60) == 0
+    environment = sim.calibrate(folder)
+    for peer, name in enumerate(("peer-0", "peer-1")):
+        times_s = np.fromfile(folder / "events" / f"{name}.steps", "<f8")
+        assert environment.compute.mean_s(peer) == pytest.approx(np.diff(times_s).mean(), rel=0.02)
+    assert 0 < environment.network.latency_s[0][1] < 0.5
+    report = sim.Simulation(6, environment=environment, sync_every=2).run(3.0)
+    assert all(peer.exchanges() for peer in report.peers)
 
 
 @pytest.mark.timeout(300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,18 @@ def test_delays_jitter_and_bandwidths_are_found_again(tmp_path):
     assert rates_mbps == pytest.approx(np.full(6, 80.0), rel=0.05)
     assert network.bandwidths_mbps("uplink_mbps", 3) == pytest.approx([80.0] * 3, rel=0.1)
     assert len(network.latencies_s(64)) == 64  # type: ignore[arg-type]
+
+
+def test_what_small_snapshots_take_is_handling_not_bandwidth(tmp_path):
+    rows = {f"peer-{i}": np.full(50, 0.1) for i in range(2)}
+    links = links_of({("peer-0", "peer-1"): 0.01}, mbps=8e-6 * 320 / 0.004, jitter=0.5, size=320, count=400)
+    network = fit_network(read(write_run(tmp_path, rows, links)))
+    assert network.snapshot_overhead_s == pytest.approx(0.004, rel=0.15)
+    assert network.bandwidths_mbps("uplink_mbps", 2) == sim.NetworkOptions().bandwidths_mbps("uplink_mbps", 2)
+    work = sim.TimedWorkload(320)
+    plain = sim.Simulation(2, workload=work, network=replace(network, snapshot_overhead_s=0.0)).run(20.0)
+    slower = sim.Simulation(2, workload=work, network=network).run(20.0)
+    assert median_exchange_s(slower) - median_exchange_s(plain) == pytest.approx(0.004, rel=0.3)
 
 
 def test_a_simulated_cluster_is_found_again_and_answers_what_if(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossiptrain.errors import ConfigurationError
-from sim import Environment, Fault, FaultSchedule, RateChurn, Simulation, TraceChurn, WeibullChurn, presets
+from sim import Environment, Fault, FaultSchedule, RateChurn, Simulation, TraceChurn, WeibullChurn, load, presets
 from sim.churn import HOUR_S
 
 YEAR_S = 365 * 24 * HOUR_S
@@ -141,6 +141,16 @@ def test_a_trace_is_read_in_order_of_time_and_what_is_so_already_is_left_out(tmp
         (31.0, "join", ()),
         (41.0, "leave", (3,)),
     ]
+
+
+def test_a_trace_named_in_a_scenario_is_looked_for_beside_it(tmp_path):
+    (tmp_path / "trace.csv").write_text("time,peer,event\n10,1,down\n12,1,up\n")
+    scenario = tmp_path / "spot.toml"
+    scenario.write_text(
+        "peers = 3\nuntil_s = 30.0\n[environment.churn]\nkind = 'trace'\npath = 'trace.csv'\nsilent = true"
+    )
+    simulation = load(scenario).simulation()
+    assert simulation.options.faults == FaultSchedule().crash(1, 11.0, silent=True).restart(1, 13.0)
 
 
 @pytest.mark.parametrize(

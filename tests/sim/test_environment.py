@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gossiptrain.errors import ConfigurationError
+from gossiptrain.protocol.notices import Exchanged
 from sim import (
     ChangingSteps,
     ConstantSteps,
@@ -87,9 +88,7 @@ def test_a_pair_of_regions_gets_the_published_bandwidth_and_no_more():
     def transfer_s(network: NetworkOptions) -> float:
         workload = TimedWorkload(20_000_000, ConstantSteps(0.5))
         report = Simulation(2, environment=Environment(None, network), workload=workload, seed=1).run(60.0)
-        return float(
-            np.median([n.seconds for p in report.peers for _, n in p.notices if type(n).__name__ == "Exchanged"])
-        )
+        return float(np.median([n.seconds for p in report.peers for _, n in p.told(Exchanged)]))
 
     wide = NetworkOptions(regions=("virginia", "sydney"), uplink_mbps=10_000.0, downlink_mbps=10_000.0)
     free = NetworkOptions(latency_s=0.0985, uplink_mbps=10_000.0, downlink_mbps=10_000.0)
