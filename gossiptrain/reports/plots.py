@@ -26,6 +26,7 @@ GREY = "#93A0AC"
 AXES = ("time", "step", "bytes")
 UNITS = {"steps_per_s": "steps per second", "bytes_sent": "bytes sent by all peers"}
 NAMED_PEERS_MAX = 40
+BEGINS_BELOW = 0.05
 
 
 def plot(record: RunRecord, what: Sequence[str] = (), x: str = "time") -> Figure:
@@ -117,13 +118,22 @@ def measure(record: RunRecord, name: str, ax: Axes, x: str = "time", *, label: s
 
 def scale(ax: Axes, name: str, curves: Sequence[Array]) -> None:
     """A logarithmic axis for distances and errors that span some range; a first value of next to nothing is cut off."""
-    values = np.concatenate([np.empty(0), *(curve[curve > 0] for curve in curves)])
+    values = np.concatenate([np.empty(0), *(_risen(curve[curve > 0]) for curve in curves)])
     if not is_logarithmic(name) or not len(values):
         return
-    low, high = max(float(np.quantile(values, 0.04)) / 2, float(values.min())), float(values.max())
+    low, high = float(values.min()), float(values.max())
     if high > 3 * low:
         ax.set_yscale("log")
         ax.set_ylim(low / 1.15, high * 1.3)
+
+
+def _risen(values_T: Array) -> Array:
+    """Without the first values, while each is a small part of the next: peers begin alike but for rounding."""
+    leaps = np.flatnonzero(values_T[:-1] < BEGINS_BELOW * values_T[1:])
+    first = 0
+    while first in leaps:
+        first += 1
+    return values_T[first:]
 
 
 def horizontal(record: RunRecord, x: str) -> tuple[Array, str]:

@@ -60,3 +60,11 @@ def test_what_the_run_does_not_have_is_refused_and_what_it_has_is_named():
 def test_spans_that_could_not_be_seen_apart_are_drawn_as_one():
     begins_s, ends_s = np.array([0.0, 1.0, 5.0]), np.array([0.99, 2.0, 6.0])
     assert plots._joined(begins_s, ends_s, 0.1) == [(0.0, 2.0), (5.0, 1.0)]
+
+
+def test_a_distance_that_begins_at_next_to_nothing_does_not_squeeze_the_rest() -> None:
+    figure, axes = plots.new_figure([2.0])
+    plots.scale(axes[0], "consensus_distance", [np.array([1e-7, 0.5, 0.6, 0.1]), np.array([2e-7, 1e-4, 0.4, 0.3])])
+    assert 0.05 < axes[0].get_ylim()[0] < 0.1
+    plots.scale(axes[0], "consensus_distance", [np.geomspace(1.0, 1e-6, 50)])
+    assert axes[0].get_ylim()[0] < 1e-6
