@@ -54,6 +54,7 @@ class Probing:
         self._number = 0
         self._probes: dict[int, Probe] = {}
         self._relays: dict[int, Relay] = {}
+        self._next_s: float | None = NEVER_S
         self.health = 0
         """Lifeguard's local health multiplier, from 0 (well) to `local_health_max`."""
 
@@ -93,6 +94,7 @@ class Probing:
         number, scale = self.number(), 1 + self.health
         asks_at_s = now + self._config.probe_timeout_s * scale
         self._probes[number] = Probe(number, name, now, asks_at_s, now + self._config.probe_period_s * scale)
+        self._next_s = min(self._next_s, asks_at_s) if self._next_s is not None else None
         return number
 
     def word_of(self, name: str) -> None:
@@ -100,13 +102,13 @@ class Probing:
         if not self._probes:
             return
         for number in [number for number, probe in self._probes.items() if probe.name == name]:
-            del self._probes[number]
+            self._end(number)
             self.health = max(0, self.health - 1)
 
     def forget(self, name: str) -> None:
         """The member is gone: no answer is awaited."""
         for number in [number for number, probe in self._probes.items() if probe.name == name]:
-            del self._probes[number]
+            self._end(number)
 
     def result(self, number: int, answered: bool) -> str | None:
         """One who was asked to help tells what came of it. Returns the member that has answered it."""
@@ -121,13 +123,14 @@ class Probing:
         late = [probe for probe in self._probes.values() if now >= probe.asks_at_s]
         for probe in late:
             probe.asks_at_s = NEVER_S
+        self._next_s = None
         return late
 
     def failed(self, now: float) -> list[Probe]:
         """Ends and returns the probes that nobody answered; this peer's health suffers where its helpers were silent."""
         over = [probe for probe in self._probes.values() if now >= probe.ends_s]
         for probe in over:
-            del self._probes[probe.number]
+            self._end(probe.number)
             missing = probe.helpers - probe.refusals if probe.helpers else 1
             self.worsen(missing)
         return over
@@ -140,6 +143,7 @@ class Probing:
         """This peer stood still: whatever was asked before proves nothing."""
         self._probes.clear()
         self._relays.clear()
+        self._next_s = NEVER_S
 
     # On behalf of others
 
@@ -150,6 +154,7 @@ class Probing:
         number = self.number()
         gives_up_s = now + 0.8 * (self._config.probe_period_s - self._config.probe_timeout_s)
         self._relays[number] = Relay(number, asker, asker_number, target, gives_up_s)
+        self._next_s = None
         return number
 
     def relayed(self, number: int, name: str) -> Relay | None:
@@ -157,6 +162,7 @@ class Probing:
         relay = self._relays.get(number)
         if relay is None or relay.target != name:
             return None
+        self._next_s = None
         return self._relays.pop(number)
 
     def relays_over(self, now: float) -> list[Relay]:
@@ -164,18 +170,21 @@ class Probing:
         over = [relay for relay in self._relays.values() if now >= relay.gives_up_s]
         for relay in over:
             del self._relays[relay.number]
+        self._next_s = None
         return over
 
     def next_deadline(self) -> float:
         """When `to_ask`, `failed` or `relays_over` next returns something, in seconds."""
-        if not self._probes and not self._relays:
-            return NEVER_S
-        next_s = NEVER_S
-        for probe in self._probes.values():
-            next_s = min(next_s, probe.asks_at_s, probe.ends_s)
-        for relay in self._relays.values():
-            next_s = min(next_s, relay.gives_up_s)
-        return next_s
+        if self._next_s is None:  # asked after every event, and a death in a large run is seen by all at once
+            probes_s = (min(probe.asks_at_s, probe.ends_s) for probe in self._probes.values())
+            relays_s = (relay.gives_up_s for relay in self._relays.values())
+            self._next_s = min(min(probes_s, default=NEVER_S), min(relays_s, default=NEVER_S))
+        return self._next_s
+
+    def _end(self, number: int) -> None:
+        probe = self._probes.pop(number)
+        if self._next_s is not None and min(probe.asks_at_s, probe.ends_s) <= self._next_s:
+            self._next_s = None
 
     def _shuffled(self, names: Sequence[str]) -> list[str]:
         """Fisher and Yates' shuffle."""

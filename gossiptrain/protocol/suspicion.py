@@ -36,6 +36,7 @@ class Suspicions:
         self._config = config
         self._living = living
         self._open: dict[str, _Suspicion] = {}
+        self._next_s: float | None = math.inf
 
     def accuse(self, name: str, accuser: str, refused: bool, now: float) -> bool:
         """Notes an accusation. Returns whether it is worth passing on: it changes what others would decide."""
@@ -46,7 +47,11 @@ class Suspicions:
             found.accusers[accuser] = None
         if refused and len(found.refused) < max(1, self._config.refused_observers):
             found.refused.setdefault(accuser, now)
-        found.due_s = self._due_s(found)
+        before_s, found.due_s = found.due_s, self._due_s(found)
+        if before_s == self._next_s:
+            self._next_s = None
+        elif self._next_s is not None:
+            self._next_s = min(self._next_s, found.due_s)
         return is_news
 
     def is_refused(self, name: str) -> bool:
@@ -61,7 +66,8 @@ class Suspicions:
 
     def clear(self, name: str) -> None:
         """The member spoke up, or the verdict is passed."""
-        self._open.pop(name, None)
+        if (found := self._open.pop(name, None)) is not None and found.due_s == self._next_s:
+            self._next_s = None
 
     def due(self, now: float) -> list[tuple[str, str]]:
         """Returns (name, reason) of those whose time is over."""
@@ -73,10 +79,13 @@ class Suspicions:
             found.since_s += gap_s
             found.refused = {accuser: at_s + gap_s for accuser, at_s in found.refused.items()}
             found.due_s += gap_s
+        self._next_s = None
 
     def next_deadline(self) -> float:
         """When the next verdict is due, in seconds; infinity when nobody is accused."""
-        return min(found.due_s for found in self._open.values()) if self._open else math.inf
+        if self._next_s is None:  # asked after every event, and in a large run many are accused at once
+            self._next_s = min((found.due_s for found in self._open.values()), default=math.inf)
+        return self._next_s
 
     def _observers(self) -> int:
         """So many are asked for, but suspects observe nothing: in a run of two, or when all others die, one is enough."""
