@@ -14,7 +14,7 @@ and the late peer jumps ahead to it at its next boundary.
 As in `exchange`, a peer that has said `Received` is in doubt: the neighbour may have committed the edge. At the deadline
 it skips only the edges that it is not in doubt about, asks about the others, and waits for the answer up to once more
 the time-out: training waits here, so doubt cannot last as it may between pairs. A neighbour that is suspect is skipped
-at once, but where this peer is in doubt and knows of the suspicion by hearsay only.
+at once, but where this peer is in doubt and the link to it is up: then it is asked, and has a moment to answer.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from gossiptrain.protocol.member_table import MEMBERS_MAX, Member
 from gossiptrain.protocol.messages import Abort, Accept, ExchangeId, Offer, Received, Reject, TransferKey
 from gossiptrain.protocol.notices import Exchanged, ExchangeFailed, SnapshotRefused
 
+NEVER_S = float("inf")
 ASK_AGAIN_S = 2.0
 # Nobody is carried further ahead than this by another's word, so that there are always numbers left to count on with.
 ROUND_CLAIMED_MAX = (1 << 31) - 1
@@ -55,6 +56,7 @@ class _Edge:
     holds_theirs: bool = False
     they_hold_mine: bool = False
     skipped: str = ""
+    answers_by_s: float = NEVER_S
 
     def is_in_doubt(self) -> bool:
         return self.sent and self.holds_theirs and not self.is_settled()
@@ -218,10 +220,12 @@ class NeighbourhoodRounds:
     def peer_lost(self, name: str, gone: bool, now: float) -> list[Effect]:
         """A member became suspect, dead, left, or came back as another process: training does not wait for it.
 
-        With one exception: where it may have committed already, and is suspect by hearsay only, it is asked.
+        With one exception: where it may have committed already, and no link broke, it is asked, and waited for a moment:
+        the suspicion may be hearsay. No longer, for the others wait for this peer meanwhile.
         """
         edge = self._round.edges.get(name) if self._round else None
         if not gone and edge is not None and edge.is_in_doubt() and not edge.partner.link_is_down:
+            edge.answers_by_s = min(edge.answers_by_s, now + ASK_AGAIN_S)
             return [self._ask_again(edge)]
         self._waiting.pop(name, None)
         return self._skip(name, "the partner is gone" if gone else "the partner is suspect", now)
@@ -229,9 +233,11 @@ class NeighbourhoodRounds:
     def tick(self, now: float) -> list[Effect]:
         """At the deadline, skip what is not settled, ask about what is in doubt, and go on."""
         current = self._round
-        if current is None or now < current.deadline_s:
+        if current is None:
             return []
-        effects: list[Effect] = []
+        effects = self._give_up_suspects(current, now)
+        if self._round is not current or now < current.deadline_s:
+            return effects
         for name, edge in sorted(current.edges.items()):
             if edge.is_in_doubt() and now < current.doubt_ends_s:
                 effects.append(self._ask_again(edge))
@@ -254,8 +260,10 @@ class NeighbourhoodRounds:
         return self._round is None
 
     def next_deadline(self) -> float:
-        """The deadline of the current round."""
-        return self._round.deadline_s if self._round else float("inf")
+        """When `tick` has something to do in the current round."""
+        if self._round is None:
+            return NEVER_S
+        return min(self._round.deadline_s, *(edge.answers_by_s for edge in self._round.edges.values()))
 
     # How it is done
 
@@ -285,6 +293,17 @@ class NeighbourhoodRounds:
         if edge is not None and edge.is_in_doubt():
             return [self._ask_again(edge)]
         return self._skip(name, "it is in a later round", now)
+
+    def _give_up_suspects(self, current: _Round, now: float) -> list[Effect]:
+        """Skips those that were suspect, asked, and have said nothing; who has spoken up since is waited for as ever."""
+        effects: list[Effect] = []
+        for name, edge in sorted(current.edges.items()):
+            if now < edge.answers_by_s:
+                continue
+            edge.answers_by_s = NEVER_S
+            if edge.partner.state == "suspect":
+                effects += self._skip(name, "the partner is suspect", now)
+        return effects
 
     def _ask_again(self, edge: _Edge) -> Send:
         return Send(edge.partner.control_address, Received(self._asked(), again=True))

@@ -1,7 +1,8 @@
 """Synchronous rounds are x <- W x with Metropolis-Hastings weights, and a lost neighbour costs one edge, not the run.
 
 What holds: without losses an edge is mixed by both ends or by none, also at the deadline. Training waits here, so doubt
-ends: an end in doubt gives the edge up when the link to its neighbour breaks, or twice the time-out after its start.
+ends: an end in doubt gives the edge up when the link to its neighbour breaks, when its neighbour is suspect and does not
+answer within two seconds, or twice the time-out after its start.
 """
 
 from __future__ import annotations
@@ -249,6 +250,22 @@ def test_doubt_ends_twice_the_time_out_after_the_start() -> None:
     assert times_s[0] == 10.0
     assert times_s[-1] == 20.0
     assert effects[-1] == RunSteps(4, publish=True)
+
+
+@pytest.mark.parametrize("recovers", [False, True])
+def test_a_suspect_that_is_in_doubt_is_asked_and_waited_for_only_a_moment(recovers: bool) -> None:
+    """Else the others, who have skipped it, wait in the next round for this peer, until their time-out."""
+    alone = Alone("a")
+    alone.begin("a")
+    alone.hold("a")
+    alone.members["a"].state = "suspect"
+    assert messages(alone.part.peer_lost("a", False, 1.5)) == [Received(ExchangeId(50, 1), again=True)]
+    assert alone.part.next_deadline() == 3.5
+    if recovers:
+        alone.members["a"].state = "alive"
+    effects = alone.part.tick(3.5)
+    assert (RunSteps(4, publish=True) in effects) == (not recovers)
+    assert alone.part.next_deadline() == (10.0 if recovers else float("inf"))
 
 
 def test_who_asks_about_an_edge_learns_how_it_ended() -> None:
