@@ -7,7 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from gossiptrain.errors import ConfigurationError
-from sim.step_times import Clockwork, StepTimes
+from sim.step_times import Clockwork, StepTimes, check_positive
 from sim.streams import Normals, Uniforms
 
 
@@ -64,9 +64,7 @@ class SlowPhases(StepTimes):
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("every_s", "for_s", "for_s_max"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigurationError(f"{name}={getattr(self, name)!r}: must be a positive number of seconds")
+        check_positive(every_s=self.every_s, for_s=self.for_s, for_s_max=self.for_s_max)
         if not self.sigma >= 0 or not self.factor >= 1 or not 0 <= self.share <= 1:
             raise ConfigurationError(
                 f"sigma={self.sigma!r}, factor={self.factor!r}, share={self.share!r}: must be at least 0, at least 1, "

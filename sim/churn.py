@@ -18,6 +18,7 @@ import numpy as np
 
 from gossiptrain.errors import ConfigurationError
 from sim.faults import Fault, FaultSchedule
+from sim.step_times import check_positive
 from sim.streams import generator
 from sim.tables import nearest
 
@@ -148,9 +149,12 @@ class WeibullChurn(Churn):
     faster: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("up_shape", "up_scale_s", "down_shape", "down_scale_s"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigurationError(f"{name}={getattr(self, name)!r}: must be a positive number")
+        check_positive(
+            up_shape=self.up_shape,
+            up_scale_s=self.up_scale_s,
+            down_shape=self.down_shape,
+            down_scale_s=self.down_scale_s,
+        )
         if self.group_size < 1 or not 0 <= self.group_share <= 1:
             raise ConfigurationError(
                 f"group_size={self.group_size!r}, group_share={self.group_share!r}: must be at least 1, and in [0, 1]"

@@ -1,6 +1,6 @@
 """Runs a simulation so that a person can wait for it: progress on the terminal or in a notebook, and a clean Ctrl-C.
 
-The only place of a simulation that looks at the wall clock: what happens in it never depends on that.
+It looks at the wall clock, as only it and `soak` do here: what happens in a simulation never depends on that.
 """
 
 from __future__ import annotations

@@ -155,12 +155,7 @@ class Simulation:
         self.clock = Clock()
         self.trace = Trace()
         self.network = Network(self.clock, self.options.network, hosts, seed)
-        is_static = self.options.topology not in topologies.known_schedules()
-        state_bytes = self.options.workload.snapshot_bytes
-        limits = self.options.limits.derived(self.options.membership, self.options.network, hosts, state_bytes)
-        self.checkers = Checkers(limits, lambda: self.clock.now, self.replay_text, is_static)
-        self.checkers.dead_since = self._ended_since
-        self.checkers.seeds = frozenset(f"peer-{host}" for host in range(min(seeds, peers)))
+        self.checkers = self._make_checkers(hosts)
         self.processes: list[SimulatedPeer | None] = [None] * hosts
         self.former: list[SimulatedPeer] = []
         self.guests: list[Guest] = []
@@ -309,6 +304,15 @@ class Simulation:
         from sim.scenario import replay_text
 
         return replay_text(self.options, self._replay, self.clock.now)
+
+    def _make_checkers(self, hosts: int) -> Checkers:
+        options = self.options
+        limits = options.limits.derived(options.membership, options.network, hosts, options.workload.snapshot_bytes)
+        is_static = options.topology not in topologies.known_schedules()
+        checkers = Checkers(limits, lambda: self.clock.now, self.replay_text, is_static)
+        checkers.dead_since = self._ended_since
+        checkers.seeds = frozenset(f"peer-{host}" for host in range(min(options.seeds, self.size)))
+        return checkers
 
     # By the clock
 

@@ -1,6 +1,6 @@
 """Random fault schedules by the thousand: each is drawn from its number alone and run in a process of its own.
 
-The only module here that reads a clock and starts processes: it runs simulations, it is no part of one.
+Like `progress` it reads a clock, and it starts processes: both run simulations, they are no part of one.
 """
 
 from __future__ import annotations

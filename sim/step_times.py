@@ -11,7 +11,8 @@ from gossiptrain.errors import ConfigurationError
 from sim.streams import Normals, Uniforms
 
 
-def _check_positive(**values: float) -> None:
+def check_positive(**values: float) -> None:
+    """Refuses values that are not positive and finite, by their names."""
     for name, value in values.items():
         if not 0 < value < float("inf"):
             raise ConfigurationError(f"{name}={value!r}: must be a positive number")
@@ -52,7 +53,7 @@ class ConstantSteps(StepTimes):
     step_s: float = 0.05
 
     def __post_init__(self) -> None:
-        _check_positive(step_s=self.step_s)
+        check_positive(step_s=self.step_s)
 
     def begin(self, seed: int, peer: int) -> Clockwork:
         return _Equal(self.step_s)
@@ -73,7 +74,7 @@ class LogNormalSteps(StepTimes):
     within: float = 0.05
 
     def __post_init__(self) -> None:
-        _check_positive(median_s=self.median_s)
+        check_positive(median_s=self.median_s)
         if self.between < 0 or self.within < 0:
             raise ConfigurationError(f"between={self.between!r}, within={self.within!r}: must not be negative")
 
@@ -105,7 +106,7 @@ class BimodalSteps(StepTimes):
     slow_share: float = 0.25
 
     def __post_init__(self) -> None:
-        _check_positive(fast_s=self.fast_s, slow_s=self.slow_s)
+        check_positive(fast_s=self.fast_s, slow_s=self.slow_s)
         if not 0 <= self.slow_share <= 1:
             raise ConfigurationError(f"slow_share={self.slow_share!r}: must be between 0 and 1")
 
@@ -125,7 +126,7 @@ class TraceSteps(StepTimes):
             raise ConfigurationError("rows_s: must hold at least one row, and each row one step time")
         for row in self.rows_s:
             for value in row:
-                _check_positive(rows_s=value)
+                check_positive(rows_s=value)
 
     def begin(self, seed: int, peer: int) -> Clockwork:
         return _Trace(self.rows_s[peer % len(self.rows_s)])

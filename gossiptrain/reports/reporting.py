@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
     from gossiptrain.reports.record import RunRecord
 
 
-class Reporting:
+class Reporting(ABC):
     """Everything that can be asked of a run once it has a `RunRecord`."""
 
     __slots__ = ()
 
+    @abstractmethod
     def record(self) -> RunRecord:
         """The run in the form that simulated and real runs share."""
-        raise NotImplementedError
 
     def to_pandas(self) -> Frames:
         """Returns tidy data frames: `.peers`, `.samples`, `.notices`, `.blocks` and `.edges`; see `Frames`.

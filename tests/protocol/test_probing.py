@@ -101,3 +101,31 @@ def test_a_peer_that_stood_still_draws_no_conclusion_from_what_it_asked_before()
     part.relay("asker", 1, "p2", 0.0)
     part.drop_all()
     assert part.failed(100.0) == part.relays_over(100.0) == part.to_ask(100.0) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_deadline_that_is_remembered_is_the_soonest_of_all_that_is_under_way(seed: int) -> None:
+    part, chance, now, moves = probing(), Chance("moves", seed), 0.0, 0
+    for _ in range(300):
+        now += 0.3 * chance.uniform()
+        name, other = chance.choice(NAMES), chance.choice(NAMES)
+        numbers = [*part._probes, *part._relays]
+        match chance.below(9):
+            case 0 | 1 | 2:
+                part.begin(name, now)
+            case 3:
+                part.relay(other, 7, name, now)
+            case 4:
+                part.word_of(name)
+            case 5:
+                part.forget(name)
+            case 6:
+                moves += bool(part.to_ask(now)) + bool(part.failed(now)) + bool(part.relays_over(now))
+            case 7 if numbers:
+                moves += part.relayed(chance.choice(numbers), name) is not None
+            case 8 if chance.below(20) == 0:
+                part.drop_all()
+        probes_s = [s for probe in part._probes.values() for s in (probe.asks_at_s, probe.ends_s)]
+        relays_s = [relay.gives_up_s for relay in part._relays.values()]
+        assert part.next_deadline() == min([*probes_s, *relays_s], default=float("inf"))
+    assert moves > 5

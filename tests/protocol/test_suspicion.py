@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import MembershipConfig
 from gossiptrain.protocol.suspicion import Suspicions
 
@@ -89,3 +90,24 @@ def test_who_spoke_up_is_cleared() -> None:
     part.accuse("p", "a", False, 0.0)
     part.clear("p")
     assert part.next_deadline() == math.inf
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_deadline_that_is_remembered_is_the_soonest_verdict(seed: int) -> None:
+    chance, now, living = Chance("moves", seed), 0.0, [8]
+    part = Suspicions(MembershipConfig(), lambda: living[0])
+    for _ in range(300):
+        now += chance.uniform()
+        living[0] = 3 + chance.below(60)
+        name, accuser = f"p{chance.below(6)}", f"a{chance.below(9)}"
+        match chance.below(8):
+            case 0 | 1 | 2 | 3 | 4:
+                part.accuse(name, accuser, chance.below(4) == 0, now)
+            case 5:
+                part.clear(name)
+            case 6:
+                part.shift(chance.uniform())
+            case 7:
+                for gone, _ in part.due(now):
+                    part.clear(gone)
+        assert part.next_deadline() == min((found.due_s for found in part._open.values()), default=math.inf)
