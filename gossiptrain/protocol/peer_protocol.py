@@ -11,7 +11,8 @@ from gossiptrain.protocol import exchanges, notices
 from gossiptrain.protocol import messages as m
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.control_links import ControlLinks
-from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Fail, Notify, RunSteps, Send
+from gossiptrain.protocol.data_links import DataLinks
+from gossiptrain.protocol.effects import Effect, Fail, Notify, RunSteps, Send
 from gossiptrain.protocol.events import (
     AdoptionFailed,
     BusyAnnounced,
@@ -40,7 +41,6 @@ from gossiptrain.protocol.rewiring import Rewiring
 from gossiptrain.protocol.view import others_ready, view_of
 
 REASON_CHARACTERS_MAX = 1024
-TIDIES_EVERY_S = 1.0
 STRANGERS_SAY = (m.Hello, m.Refuse, m.StatusRequest)
 CARRY_NEWS = (m.Gossip, m.Ping, m.Ack, m.PingRequest)
 
@@ -63,6 +63,7 @@ class PeerProtocol:
         )
         self._rewiring = Rewiring(config.topology, config.name, config.seed, config.membership)
         self._links = ControlLinks(self._membership.knows_address, self._membership.introduction)
+        self._data_links = DataLinks(self._membership.get, self._links)
         self._run = run_tag(config)
         self._exchanges = Exchanges(config, self._membership.get, self._count)
         self._catching_up, self._rounds = self._exchanges.catching_up, self._exchanges.rounds
@@ -70,9 +71,6 @@ class PeerProtocol:
         self._publish = False
         self._leaving = False
         self._failed = False
-        self._around: tuple[str, ...] = ()
-        self._tidy_at_s = 0.0
-        self._data_links: set[str] = set()
         self._version_seen = self._membership.table.version
         self._neighbours: tuple[tuple[int, int], tuple[str, ...]] = ((-1, -1), ())
         self._traffic: dict[str, int] = {}
@@ -92,7 +90,8 @@ class PeerProtocol:
             self._membership.caught_up(now)
         if not effects:
             return effects
-        self._note(effects)
+        self._failed |= any(isinstance(effect, Fail) for effect in effects)
+        self._data_links.note(effects)
         return self._links.mind(effects, now)
 
     def envelope(self, message: m.Message) -> m.Envelope:
@@ -210,7 +209,7 @@ class PeerProtocol:
     def _tick(self, now: float) -> list[Effect]:
         effects = self._membership.tick(now) + self._introductions.tick(now)
         effects += self._exchanges.tick(now)
-        effects += self._close_loose_links(now)
+        effects += self._tidy_links(now)
         if self._is_joining():
             failure = self._introductions.give_up_joining(now)
             self._failed = bool(failure)
@@ -316,7 +315,7 @@ class PeerProtocol:
             rewiring.view_changed(table.living_count(), now)
         if rewiring.is_due(now) and rewiring.rewire(self._membership.living(), now):
             pairs.turn = 0
-            effects += self._open_links()
+            effects += self._lay_links()
         if self._leaving or self.config.kind == "round":
             return effects
         if pairs.is_free():
@@ -332,40 +331,15 @@ class PeerProtocol:
         former = self._rewiring.former_neighbours(now)
         return tuple(sorted(former.union(self.neighbours()))) if former else self.neighbours()
 
-    def _open_links(self) -> list[Effect]:
-        topology = self._rewiring.topology
-        self._around = topology.all_neighbours()
-        effects: list[Effect] = []
-        if topology.fallback_reason:
-            effects.append(Notify(notices.TopologyFailed(topology.fallback_reason)))
-        for name in self._around:
-            if member := self._membership.get(name):
-                effects.append(Connect(member.control_address, "control"))
-                effects.append(Connect(member.data_address, "data"))
-        self._membership.neighbours = self._around
-        neighbours = topology.neighbours(self._exchanges.round_number())
-        effects.append(Notify(notices.Rewired(topology.epoch, len(topology.members), neighbours)))
+    def _lay_links(self) -> list[Effect]:
+        effects = self._data_links.rewired(self._rewiring.topology, self._exchanges.round_number())
+        self._membership.neighbours = self._data_links.around
         return effects
 
-    def _close_loose_links(self, now: float) -> list[Effect]:
-        """Closes the links that neither the graph nor an open exchange needs any more; looks once a second."""
-        if now < self._tidy_at_s:
+    def _tidy_links(self, now: float) -> list[Effect]:
+        if not self._data_links.is_time_to_tidy(now):
             return []
-        self._tidy_at_s = now + TIDIES_EVERY_S
-        needed = self._exchanges.busy_with().union(self._around, self._rewiring.former_neighbours(now))
-        members = [member for name in needed if (member := self._membership.get(name))]
-        loose = self._data_links - {member.data_address for member in members}
-        effects: list[Effect] = [Disconnect(address, "data") for address in sorted(loose)]
-        return effects + self._links.close_idle({member.control_address for member in members}, now)
-
-    def _note(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, Connect) and effect.lane == "data":
-                self._data_links.add(effect.address)
-            elif isinstance(effect, Disconnect) and effect.lane == "data":
-                self._data_links.discard(effect.address)
-            elif isinstance(effect, Fail):
-                self._failed = True
+        return self._data_links.tidy(self._exchanges.busy_with() | self._rewiring.former_neighbours(now), now)
 
     def _seek_parameters(self, now: float) -> list[Effect]:
         """A newcomer takes a member's parameters before it counts in mixing."""
