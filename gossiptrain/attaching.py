@@ -31,7 +31,8 @@ def attach(
     listen: str | None = None,
     seeds: tuple[str, ...] | list[str] | None = None,
     founder: bool | None = None,
-    sync_every: int | None = None,
+    sync_every: int | str | None = None,
+    normalise: bool | None = None,
     insecure: bool | None = None,
     seed: int = 0,
     mix_buffers: bool = True,
@@ -64,7 +65,11 @@ def attach(
         seeds: addresses of peers already running ("tcp://host:port"), or "@folder" of address files.
         founder: whether the run begins from this peer's parameters; others take theirs from a peer in the run, and so
             does a founder whose seeds have stepped already.
-        sync_every: local steps between two exchanges, at least 1 (default 4).
+        sync_every: local steps between two exchanges, at least 1 (default 4); a time ("2s"), which every peer fills with as
+            many steps as it can; or "auto", which also works out that time from how fast peers drift apart and how long
+            exchanges take.
+        normalise: multiply the change that each block of local steps makes so that slow and fast peers count alike; where
+            peers hold different data, and do not share it by their speed. Default False.
         insecure: allow an address that other machines can reach, without keys.
         seed: fixes the graph; equal on all peers.
         mix_buffers: average floating-point buffers too (each moves towards the other's by the mixing weight).
@@ -102,6 +107,7 @@ def attach(
             "resume": _resume(resume),
         },
         seed=seed,
+        normalise=normalise,
         mix_buffers=mix_buffers,
         wait_timeout_s=wait_timeout_s,
         membership=membership,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gossiptrain.launchers.env import LOOPBACK_ANY_PORT
-from gossiptrain.options import Command, Option, addresses, every, folder, one_of, whole
+from gossiptrain.options import Command, Option, addresses, every, folder, one_of, steps_or_time, whole
 
 DEFAULT_TOPOLOGY, DEFAULT_MIXER = "overlay", "ad_psgd"
 HELP = """\
@@ -44,11 +44,12 @@ _SHARED = (
     ),
     Option(
         "--sync-every",
-        "Local optimizer steps between two exchanges.",
+        "Local optimizer steps between two exchanges; or a time (2s), which each peer fills with as many as it can; "
+        'or "auto".',
         4,
         "STEPS",
-        whole,
-        "a whole number",
+        steps_or_time,
+        'a whole number, a time such as 500ms or 2s, or "auto"',
         group="Mixing: equal on all peers of a run",
     ),
     Option(

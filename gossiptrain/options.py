@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gossiptrain.errors import ConfigurationError
-from gossiptrain.runtime.intervals import parse
+from gossiptrain.intervals import parse, parse_sync_every
 
 HELP_COLUMNS_MAX = 100
 HEADING, FLAG = "bold", "#7aa2f7"
@@ -181,6 +181,15 @@ def every(text: str) -> str:
     except ConfigurationError as error:
         raise ValueError(text) from error
     return text
+
+
+def steps_or_time(text: str) -> int | str:
+    """Accepts how long a block of local steps is: so many, a time, or "auto"."""
+    try:
+        parse_sync_every(text)
+    except ConfigurationError as error:
+        raise ValueError(text) from error
+    return int(text) if text.isdecimal() else text
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

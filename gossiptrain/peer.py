@@ -14,14 +14,16 @@ from typing import Any
 
 import torch
 
+from gossiptrain import intervals
 from gossiptrain.errors import ConfigurationError, NameTakenError, PeerStoppedError
 from gossiptrain.launchers import env
 from gossiptrain.peer_config import PeerConfig
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.events import Event, StepsCompleted
 from gossiptrain.protocol.peer_protocol import PeerProtocol
-from gossiptrain.runtime import beginning, intervals, state, status
+from gossiptrain.runtime import beginning, state, status
 from gossiptrain.runtime.address_file import AddressFile
+from gossiptrain.runtime.blocks import Blocks
 from gossiptrain.runtime.busy import BusyLeases, is_compiled, original
 from gossiptrain.runtime.checkpoint import FOLDER, Checkpoints
 from gossiptrain.runtime.driver import Driver
@@ -62,8 +64,13 @@ class Peer:
         self._keeper = Keeper(self._state, self._identity(), self._vector.device, self._busy.during)
         self._saving: Saving | None = None
         self._compiling: object = None
-        self._left = self._settings.sync_every
-        self._boundaries = 0
+        self._blocks = Blocks(
+            self._vector,
+            config.pacing,
+            is_synchronous=config.mixer.kind == "round",
+            # The protocol ends a round within twice its time-out.
+            timeout_s=2 * config.exchange.round_timeout_s + 1,
+        )
         self._driver: Driver | None = None
         self._counting: Driver | None = None  # also afterwards, when its numbers are final
         self._began_s = 0.0
@@ -123,18 +130,17 @@ class Peer:
         driver = self._driver
         if driver is None:
             return
-        self._progress.step()
+        now_s = self._progress.step()
         self._recorder.step(time.time())
         if self._compiling is not None:
             self._busy.end(self._compiling)
             self._compiling = None
-        self._left -= 1
-        if self._left <= 0:
-            self._boundary(driver)
+        self._blocks.step(driver, self.step_count, now_s)
         if self._saving is not None:
             self._saving.at_step(self.step_count)
         if self._keeper.wanted:
             self._keeper.at_step(self.step_count)
+            self._blocks.clock.resume()
 
     def busy(self, seconds: float) -> AbstractContextManager[None]:
         """Tells the others that training pauses for up to so many seconds: `with peer.busy(60): evaluate()`.
@@ -189,7 +195,7 @@ class Peer:
             reason = f"failed to join: {type(error).__name__}"
             self._end(reason, ok=False, name_is_anothers=isinstance(error, NameTakenError))
             raise
-        self._left = self._driver.plan.steps
+        self._blocks.begin(self._driver)
         if self._is_compiled:
             self._compiling = self._busy.begin(self.config.compile_busy_s)
         return self
@@ -260,7 +266,7 @@ class Peer:
                 kind=config.mixer.kind,
                 mixer=repr(config.mixer),
                 pair_weight=getattr(config.mixer, "weight", 0.5),
-                sync_every=settings.sync_every,
+                pacing=config.pacing,
                 seed=config.seed,
                 membership=config.membership,
                 exchange=config.exchange,
@@ -318,25 +324,6 @@ class Peer:
             self._saving = Saving(
                 checkpoints, self._keeper, self._recorder, name=self.name, every=every, step=self.step_count
             )
-
-    def _boundary(self, driver: Driver) -> None:
-        self._left = driver.plan.steps
-        if self.config.mixer.kind == "round":
-            self._synchronous_boundary(driver)
-        else:
-            applied = self._vector.apply()
-            version = self._vector.publish().version if driver.plan.publish else None
-            driver.completed(StepsCompleted(self.step_count, version, applied))
-
-    def _synchronous_boundary(self, driver: Driver) -> None:
-        if not driver.is_alive():
-            return
-        self._boundaries += 1
-        applied = self._vector.apply()
-        driver.completed(StepsCompleted(self.step_count, self._vector.publish().version, applied))
-        # The protocol ends a round within twice its time-out.
-        driver.wait_for_round(self._boundaries, 2 * self.config.exchange.round_timeout_s + 1)
-        self._vector.apply()
 
     def _report(self) -> None:
         driver = self._driver

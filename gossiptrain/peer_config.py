@@ -10,6 +10,7 @@ from gossiptrain.launchers import env
 from gossiptrain.mixing.base import Mixer
 from gossiptrain.mixing.registry import by_name, known_mixers
 from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, TopologySpec
+from gossiptrain.protocol.pacing import PacingConfig
 from gossiptrain.protocol.rewiring import check_topology
 from gossiptrain.transport import TransportConfig
 
@@ -24,6 +25,8 @@ class PeerConfig:
             sorted names of the living members to a graph on them.
         mixer: how received parameters are mixed.
         seed: fixes the graph; equal on all peers.
+        normalise: whether the change that each block makes is multiplied so that peers count alike, however many steps they
+            take; for peers that hold different data.
         mix_buffers: whether floating-point buffers (BatchNorm statistics) are averaged too; integer ones stay local.
         wait_for_peers: `with peer:` waits for this many peers (itself included) before the first step, at most
             `wait_timeout_s`; 1 never waits for others.
@@ -37,6 +40,7 @@ class PeerConfig:
     topology: TopologySpec
     mixer: Mixer
     seed: int = 0
+    normalise: bool = False
     mix_buffers: bool = True
     wait_for_peers: int = 1
     wait_timeout_s: float = 20.0
@@ -59,6 +63,11 @@ class PeerConfig:
                 "a running peer (tcp://host:port) or a folder of addresses (@folder), or founder=True"
             )
         _ = self.listening
+
+    @property
+    def pacing(self) -> PacingConfig:
+        """How many local steps there are in a block."""
+        return PacingConfig.of(self.settings.sync_every, self.normalise)
 
     @property
     def listening(self) -> TransportConfig:

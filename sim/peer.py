@@ -354,6 +354,9 @@ class SimulatedPeer:
         inbox = [(self.received.pop(key), weight) for key, weight in effect.inbox]
         checkers.mixed(self, effect, [payload for payload, _ in inbox])
         values = [(payload.value, weight) for payload, weight in inbox]
+        drift = self.training.drift
+        if drift is not None and drift.is_due(len(self.training.blocks) + 1):
+            drift.mixed(self.world.workload.distance(own.value, values[0][0]))
         self.training.add_correction(self.world.workload.mix(own.value, values))
 
     def _discard(self, effect: Discard) -> None:
@@ -376,7 +379,8 @@ class SimulatedPeer:
         self.world.network.disconnect(self, effect.address, effect.lane)
 
     def _run_steps(self, effect: RunSteps) -> None:
-        self.training.plan_steps, self.training.publishes = effect.steps, effect.publish
+        training = self.training
+        training.plan_steps, training.plan_scale, training.publishes = effect.steps, effect.scale, effect.publish
         if self.training.is_synchronous:
             self.training.go_on()
 

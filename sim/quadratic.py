@@ -138,6 +138,9 @@ class QuadraticWorkload(Workload):
     def is_finite(self, value: Vector) -> bool:
         return bool(np.isfinite(value).all())
 
+    def distance(self, one: Vector, other: Vector) -> float:
+        return float(np.linalg.norm(one - other))
+
     def measure(self, peers: Sequence[int]) -> Measures:
         """Returns the consensus distance sqrt(mean_i ||x_i - mean||^2), ||mean - x*||, and of each peer ||x_i - x*||."""
         if not peers:

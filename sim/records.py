@@ -13,8 +13,8 @@ from gossiptrain.reports.record import Blocks, FaultRecord, ProcessRecord, RunRe
 from sim.faults import Fault
 
 if TYPE_CHECKING:
+    from sim.options import Options
     from sim.report import PeerReport, Report, Sample
-    from sim.simulation import Options
     from sim.training_thread import Block
 
 

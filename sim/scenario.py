@@ -29,8 +29,9 @@ from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig
 from sim.checkers import Limits
 from sim.environment import Environment, network_from_dict, steps_from_dict, steps_to_dict
 from sim.faults import FaultSchedule
+from sim.options import Options
 from sim.quadratic import QuadraticWorkload
-from sim.simulation import Options, Simulation
+from sim.simulation import Simulation
 from sim.tables import build, call, check_known, differing, lines
 from sim.workload import TimedWorkload, Workload
 
@@ -43,6 +44,7 @@ PLAIN = (
     "seed",
     "mixer",
     "sync_every",
+    "normalise",
     "founders",
     "formed",
     "seeds",

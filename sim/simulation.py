@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ import topologies
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, ProtocolConfig
 from gossiptrain.protocol.messages import Hello, MemberEntry, Message
+from gossiptrain.protocol.pacing import PacingConfig
 from sim.checkers import Checkers, Guest, Limits
 from sim.clock import OBSERVERS, Clock
 from sim.environment import Environment, network_of
@@ -19,6 +19,7 @@ from sim.faults import FaultSchedule
 from sim.injection import Injector
 from sim.network import Network
 from sim.network_options import NetworkOptions
+from sim.options import KINDS, Options, check, topology_of
 from sim.peer import SimulatedPeer
 from sim.progress import drive
 from sim.report import Report, Sample
@@ -26,34 +27,6 @@ from sim.streams import generator
 from sim.trace import Trace
 from sim.workload import TimedWorkload, Workload
 from sim.world import World
-
-KINDS = {"ad_psgd": "pair", "d_psgd": "round"}
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Everything a simulation is made of, but for the run's length; see `Simulation`."""
-
-    peers: int
-    topology: Any
-    faults: FaultSchedule
-    seed: int
-    workload: Workload
-    network: NetworkOptions
-    mixer: str
-    membership: MembershipConfig
-    exchange: ExchangeConfig
-    sync_every: int
-    founders: int
-    formed: bool
-    seeds: int
-    start_within_s: float
-    limits: Limits
-    checks_wire: bool
-    observe_every_s: float
-    environment: Environment | None = None
-    until_s: float | None = None
-    written_faults: FaultSchedule = field(default_factory=FaultSchedule)
 
 
 class Simulation:
@@ -80,7 +53,8 @@ class Simulation:
         mixer: str = "ad_psgd",
         membership: MembershipConfig | None = None,
         exchange: ExchangeConfig | None = None,
-        sync_every: int = 4,
+        sync_every: int | str = 4,
+        normalise: bool = False,
         founders: int = 1,
         formed: bool = False,
         seeds: int = 3,
@@ -103,7 +77,8 @@ class Simulation:
             network: default `NetworkOptions()`, 0.5 ms and 1 Gbit/s.
             mixer: "ad_psgd" (pairs at any time) or "d_psgd" (synchronous neighbourhood rounds).
             membership, exchange: the protocol's time-outs.
-            sync_every: local steps between two boundaries.
+            sync_every: local steps between two boundaries; a time ("2s"), or "auto": see `gossiptrain.attach`.
+            normalise: weigh each block's change so that slow and fast peers count alike.
             founders: so many peers begin with parameters of their own and count as the run's beginning; the others adopt.
             formed: all peers are founders, start at the same moment and know each other from the beginning: spares the
                 time in which each learns of each, which grows with the square of the peers and takes minutes with 1,000.
@@ -123,7 +98,7 @@ class Simulation:
         written = faults or FaultSchedule()
         self.options = Options(
             peers=peers,
-            topology=_topology(topology),
+            topology=topology_of(topology),
             faults=written,
             seed=seed,
             workload=workload or TimedWorkload(),
@@ -132,6 +107,7 @@ class Simulation:
             membership=membership or MembershipConfig(),
             exchange=exchange or ExchangeConfig(),
             sync_every=sync_every,
+            normalise=normalise,
             founders=peers if formed else founders,
             formed=formed,
             seeds=seeds,
@@ -143,7 +119,7 @@ class Simulation:
             until_s=until_s,
             written_faults=written,
         )
-        _check(self.options)
+        check(self.options)
         if environment is not None:
             drawn = environment.faults(peers, seed, until_s, max(1.0, start_within_s), written)
             self.options = replace(self.options, faults=drawn)
@@ -293,7 +269,7 @@ class Simulation:
             topology=options.topology,
             kind=KINDS[options.mixer],  # type: ignore[arg-type]
             mixer=options.mixer,
-            sync_every=options.sync_every,
+            pacing=PacingConfig.of(options.sync_every, options.normalise),
             seed=options.seed,
             membership=options.membership,
             exchange=options.exchange,
@@ -367,32 +343,3 @@ def _address(host: int, lane: str) -> str:
 
 def _of_another_version(message: Message) -> Message:
     return msgspec.structs.replace(message, version_min=99, version_max=99) if isinstance(message, Hello) else message
-
-
-def _topology(topology: Any) -> Any:
-    """Turns a function of `topologies` into its name: the protocol asks a family for names, not for a number."""
-    name = getattr(topology, "__name__", "")
-    known = (*topologies.known_families(), *topologies.known_schedules())
-    return name if name in known and getattr(topologies, name, None) is topology else topology
-
-
-def _check(options: Options) -> None:
-    ranges: Mapping[str, tuple[float, float]] = {
-        "peers": (1, 4096),
-        "founders": (1, options.peers),
-        "seeds": (1, 4096),
-        "sync_every": (1, 1_000_000),
-        "start_within_s": (0.0, 1e6),
-        "observe_every_s": (1e-3, float("inf")),
-    }
-    for name, (low, high) in ranges.items():
-        if not low <= getattr(options, name) <= high:
-            raise ConfigurationError(f"{name}={getattr(options, name)!r}: must be between {low:g} and {high:g}")
-    early = next((f for f in options.faults.faults if f.kind != "join" and f.at_s < options.start_within_s), None)
-    if early is not None:
-        raise ConfigurationError(
-            f"{early.kind} at {early.at_s:g} s: faults begin after all peers have started, at "
-            f"start_within_s={options.start_within_s:g} s"
-        )
-    if options.mixer not in KINDS:
-        raise ConfigurationError(f"mixer={options.mixer!r}: must be one of {', '.join(KINDS)}")

@@ -1,13 +1,14 @@
 """The training side of a simulated peer: blocks of local steps, snapshots, corrections, exactly as `Peer` does them.
 
-One event stands for a whole block of `sync_every` steps: nothing can reach training between two boundaries.
+One event stands for a whole block of local steps: nothing can reach training between two boundaries.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gossiptrain.protocol.events import StepsCompleted
+from gossiptrain.protocol.events import BlockTiming, DriftMeasured, StepsCompleted
 from sim.clock import TRAINING
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # How long a joining peer takes to notice that parameters are here, in seconds.
 JOIN_LOOK_S = 0.001
+DRIFT_EVERY_BLOCKS = 8
 
 
 class Payload(NamedTuple):
@@ -31,6 +33,31 @@ class Block(NamedTuple):
     steps: int
     gap_s: float
     began_s: float = float("nan")
+
+
+class Drift:
+    """When it is measured how far apart peers are, as `runtime.blocks` does: every eighth block.
+
+    Attributes:
+        distance: the last estimate of this peer's distance to the mean of all; 0 before the first.
+    """
+
+    def __init__(self) -> None:
+        self.distance = 0.0
+        self._at_block = DRIFT_EVERY_BLOCKS
+
+    def is_due(self, block: int) -> bool:
+        """Says whether the block of this number is one that is looked at."""
+        return block >= self._at_block
+
+    def looked(self, block: int) -> None:
+        """It was."""
+        self._at_block = block + DRIFT_EVERY_BLOCKS
+
+    def mixed(self, apart: float | None) -> None:
+        """Two peers are sqrt(2) times as far apart as each is from the mean, when their deviations are independent."""
+        if apart is not None:
+            self.distance = apart / math.sqrt(2)
 
 
 class TrainingThread:
@@ -50,7 +77,12 @@ class TrainingThread:
         self._clock, self._workload, self._index = world.clock, world.workload, peer.host
         self._clockwork = (world.step_times or self._workload.step_times).begin(world.seed, peer.host)
         self.is_synchronous = peer.config.kind == "round"
-        self.plan_steps, self.publishes = peer.config.sync_every, False
+        pacing = peer.config.pacing
+        self.plan_steps, self.plan_scale, self.publishes = pacing.steps, 1.0, False
+        self._adapts, self._normalises = pacing.adapts, pacing.normalise
+        self.drift = Drift() if pacing.mode == "auto" else None
+        self._base: Any = None
+        self._compute_s = self._wait_s = self._step_s = 0.0
         self.steps = self.applied = self.version = 0
         self.snapshots: dict[int, Payload] = {}
         self.pins: dict[int, int] = {}
@@ -113,6 +145,7 @@ class TrainingThread:
     def go_on(self) -> None:
         """A synchronous round is over: apply what it brought and take the next steps."""
         if self.waits_since_s is not None:
+            self._wait_s += self._clock.now - self.waits_since_s
             self.waits_since_s = None
             self._apply()
             self._begin_block()
@@ -148,10 +181,13 @@ class TrainingThread:
         lasts_s, longest_s = self._clockwork.block(self.steps, self._block_steps, start_s)
         # The first step's gap reaches back to the last step of the block before.
         lasts_s, longest_s = lasts_s * self.slowness, longest_s * self.slowness
+        self._step_s = lasts_s / self._block_steps
         self._block_gap_s = longest_s + max(0.0, start_s - self._last_step_s)
         self._block_began_s, self._block_end_s = start_s, start_s + lasts_s
         self._block_open = True
         self._workload.plan(self._index, self._block_steps)
+        if self._normalises or (self.drift is not None and self.drift.is_due(len(self.blocks) + 1)):
+            self._base = self._workload.publish(self._index)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -166,6 +202,8 @@ class TrainingThread:
         self._last_step_s = self._clock.now
         self.blocks.append(Block(self._clock.now, self._block_steps, self._block_gap_s, self._block_began_s))
         self._workload.train(self._index, self._block_steps)
+        self._compute_s += self._clock.now - self._block_began_s
+        self._look_at_change()
         self._apply()
         if self._freezes:
             self._freezes = False
@@ -173,14 +211,37 @@ class TrainingThread:
         if self.is_synchronous:
             self._publish()
             self.waits_since_s = self._clock.now
-            self._peer.handle(StepsCompleted(self._first_step + self.steps, self.version, self.applied))
+            self._peer.handle(self._completed(self.version))
             return
         version = None
         if self.publishes:
             self._publish()
             version = self.version
-        self._peer.handle(StepsCompleted(self._first_step + self.steps, version, self.applied))
+        self._peer.handle(self._completed(version))
         self._begin_block()
+
+    def _completed(self, version: int | None) -> StepsCompleted:
+        timing = None
+        if self._adapts:
+            blocks = len(self.blocks)
+            timing = BlockTiming(self._block_steps, self._step_s, self._compute_s, 0.0, self._wait_s, blocks)
+        return StepsCompleted(self._first_step + self.steps, version, self.applied, timing)
+
+    def _look_at_change(self) -> None:
+        """Measures, now and then, how far the block moved this peer; and weighs the block where speeds are evened out."""
+        base, self._base = self._base, None
+        if base is None:
+            return
+        own, drift = self._workload.publish(self._index), self.drift
+        if drift is not None and drift.is_due(len(self.blocks)):
+            drift.looked(len(self.blocks))
+            moved = self._workload.distance(own, base)
+            if moved is not None and drift.distance:
+                movement = moved / math.sqrt(self._block_steps)
+                self._peer.handle(DriftMeasured(drift.distance, movement))
+        if self.plan_scale != 1.0:
+            change = self._workload.mix(own, [(base, 1 - self.plan_scale)])
+            self._workload.correct(self._index, change)
 
     def _look_while_joining(self) -> None:
         if not self.is_training:

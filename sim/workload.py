@@ -69,6 +69,10 @@ class Workload(ABC):
         """Says whether every number of a published value is finite."""
         return True
 
+    def distance(self, one: Any, other: Any) -> float | None:
+        """Returns the norm of the difference of two published values' parameters; None where there are no values."""
+        return None
+
     def measure(self, peers: Sequence[int]) -> Measures:
         """Returns what is to be recorded now over the living peers, such as losses; {} for nothing.
 

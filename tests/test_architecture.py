@@ -79,6 +79,7 @@ PROTOCOL_MAY = {
     "topologies",
     "gossiptrain.protocol",
     "gossiptrain.errors",
+    "gossiptrain.intervals",
     "msgspec",
     "networkx",
     "__future__",
@@ -88,6 +89,7 @@ PROTOCOL_MAY = {
     "hashlib",
     "math",
     "re",
+    "statistics",
     "typing",
 }
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gossiptrain import intervals
 from gossiptrain.errors import ConfigurationError
-from gossiptrain.runtime import intervals
 
 PREFIX = "GOSSIPTRAIN_"
 LOOPBACK_ANY_PORT = "tcp://127.0.0.1:0"
@@ -44,7 +44,7 @@ class PeerSettings:
         founder: The run begins from this peer's parameters; others begin from those of a peer already in the run.
         topology: A family or schedule of `topologies`, by name.
         mixer: How received parameters are mixed, by name.
-        sync_every: Local steps between two exchanges, at least 1.
+        sync_every: Local steps between two exchanges, at least 1; or a time ("2s"), or "auto": see `attach`.
         insecure: Allow an address that other machines can reach, without keys.
         checkpoint_every: Steps ("500") or time ("10min") between two checkpoints; "" writes none.
         keep_checkpoints: So many of the newest checkpoints are kept, at least 1.
@@ -59,7 +59,7 @@ class PeerSettings:
     founder: bool = True
     topology: str = "overlay"
     mixer: str = "ad_psgd"
-    sync_every: int = 4
+    sync_every: int | str = 4
     insecure: bool = False
     checkpoint_every: str = ""
     keep_checkpoints: int = 3
@@ -75,8 +75,7 @@ class PeerSettings:
         for seed in self.seeds:
             if not seed.startswith("@"):
                 check_address("seeds", seed)
-        if self.sync_every < 1:
-            raise ConfigurationError(f"sync_every={self.sync_every}: must be at least 1 local step")
+        intervals.parse_sync_every(self.sync_every)
         if self.checkpoint_every:
             intervals.parse("checkpoint_every", self.checkpoint_every)
         if self.keep_checkpoints < 1:
@@ -137,7 +136,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> PeerSettings:
         founder=_flag("FOUNDER", given, founder),
         topology=given.get("TOPOLOGY") or default.topology,
         mixer=given.get("MIXER") or default.mixer,
-        sync_every=_whole(PREFIX + "SYNC_EVERY", given.get("SYNC_EVERY") or str(default.sync_every)),
+        sync_every=_steps_or_time(PREFIX + "SYNC_EVERY", given.get("SYNC_EVERY") or default.sync_every),
         insecure=_flag("INSECURE", given, default.insecure),
         checkpoint_every=given.get("CHECKPOINT_EVERY", ""),
         keep_checkpoints=_whole(
@@ -145,6 +144,11 @@ def from_environment(environ: Mapping[str, str] | None = None) -> PeerSettings:
         ),
         resume=_resume(given.get("RESUME", "")),
     )
+
+
+def _steps_or_time(variable: str, value: int | str) -> int | str:
+    intervals.parse_sync_every(value, variable)
+    return int(value) if str(value).isdecimal() else value
 
 
 def seed_addresses(seeds: Iterable[str]) -> list[str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
+from gossiptrain import intervals
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.launchers import devices, run_folder
 from gossiptrain.launchers.env import (
@@ -73,7 +74,7 @@ class LaunchConfig:
     peers: int = 2
     topology: str = "overlay"
     mixer: str = "ad_psgd"
-    sync_every: int = 4
+    sync_every: int | str = 4
     run_dir: Path | None = None
     join: tuple[str, ...] = ()
     run_id: str | None = None
@@ -90,8 +91,7 @@ class LaunchConfig:
             raise ConfigurationError(f"peers={self.peers}: must be 1 to {PEERS_MAX}; 1 trains alone until others join")
         if not self.script.is_file():
             raise ConfigurationError(f"script={str(self.script)!r}: no such file")
-        if self.sync_every < 1:
-            raise ConfigurationError(f"sync_every={self.sync_every}: must be at least 1 local step")
+        intervals.parse_sync_every(self.sync_every)
         if self.threads is not None and self.threads < 1:
             raise ConfigurationError(f"threads={self.threads}: must be at least 1 per peer")
         if self.resume is not None and (self.join or self.run_dir is not None):

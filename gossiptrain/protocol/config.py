@@ -10,6 +10,7 @@ from typing import Any, Literal
 import networkx as nx
 
 from gossiptrain.errors import ConfigurationError
+from gossiptrain.protocol.pacing import PacingConfig
 
 TopologySpec = str | nx.Graph | Callable[[tuple[str, ...]], nx.Graph]
 
@@ -183,7 +184,7 @@ class ProtocolConfig:
         kind: "pair" for pairwise averaging at any time, "round" for synchronous neighbourhood rounds.
         mixer: how this peer mixes, in full; peers with another are refused, since unequal weights lose the mean.
         pair_weight: weight given to the partner in a pair; in (0, 0.5].
-        sync_every: local steps between two boundaries, at least 1.
+        pacing: how many local steps there are between two boundaries.
         seed: fixes the graph (must be equal on all peers).
     """
 
@@ -200,7 +201,7 @@ class ProtocolConfig:
     kind: Literal["pair", "round"] = "pair"
     mixer: str = "ad_psgd"
     pair_weight: float = 0.5
-    sync_every: int = 4
+    pacing: PacingConfig = field(default_factory=PacingConfig)
     seed: int = 0
     membership: MembershipConfig = field(default_factory=MembershipConfig)
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
@@ -215,8 +216,6 @@ class ProtocolConfig:
                 )
         if not 0 <= self.boot < 1 << 64:
             raise ConfigurationError(f"boot={self.boot}: must be from 0 to 2**64 - 1")
-        if self.sync_every < 1:
-            raise ConfigurationError(f"sync_every={self.sync_every}: must be at least 1 local step")
         if not 0 < self.pair_weight <= 0.5:
             raise ConfigurationError(f"pair_weight={self.pair_weight}: must be above 0 and at most 0.5")
         if self.kind not in ("pair", "round"):

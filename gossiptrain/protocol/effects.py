@@ -167,10 +167,13 @@ class RunSteps:
 
     In synchronous mode the training thread waits at each boundary for this effect; in asynchronous mode it
     goes on with the latest one it has seen.
+
+    scale: at the boundary, before anything else, the change that the block's steps made is multiplied by this.
     """
 
     steps: int
     publish: bool
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

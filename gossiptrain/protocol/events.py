@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gossiptrain.protocol.messages import Envelope, MemberEntry, TransferKey
 
@@ -58,6 +58,24 @@ class SnapshotRejected:
     reason: str
 
 
+class BlockTiming(NamedTuple):
+    """How a block of local steps went, by the training thread's own clock; all times in seconds.
+
+    steps: local steps of the block. step_s: what a step of it took, pauses left out; 0 where none counts yet.
+    compute_s, mix_s, wait_s: what training has spent so far, in all, in its steps (loading data among them), in mixing and
+    publishing, and in waiting for others; blocks: in so many blocks.
+    samples_per_step: 0 where it is not known.
+    """
+
+    steps: int
+    step_s: float
+    compute_s: float = 0.0
+    mix_s: float = 0.0
+    wait_s: float = 0.0
+    blocks: int = 1
+    samples_per_step: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class StepsCompleted:
     """The training thread reached the end of a block of local steps.
@@ -65,11 +83,25 @@ class StepsCompleted:
     step: optimizer steps completed, those behind the state that the peer began from among them; 0 until it trains.
     version: the snapshot published at this boundary, or None when none was asked for.
     corrections: corrections applied so far, in all; a `Mix` or `AdoptState` counts one.
+    timing: of the block that ended; None where it was not measured.
     """
 
     step: int
     version: int | None
     corrections: int
+    timing: BlockTiming | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftMeasured:
+    """How far peers are apart, and how far a step moves one: norms of parameters, both positive and finite.
+
+    consensus_distance: estimated distance from this peer to the mean of all. step_movement: of one local step; that of
+    many steps, over the square root of their number.
+    """
+
+    consensus_distance: float
+    step_movement: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +183,7 @@ Event = (
     | SnapshotReceived
     | SnapshotRejected
     | StepsCompleted
+    | DriftMeasured
     | StateFrozen
     | FreezeFailed
     | ManifestReceived

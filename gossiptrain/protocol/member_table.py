@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from gossiptrain.protocol.chance import Chance
-from gossiptrain.protocol.messages import STATES, MemberEntry
+from gossiptrain.protocol.messages import STATES, MemberEntry, Pace
 
 MEMBERS_MAX = 4096
 _RANKS = {state: rank for rank, state in enumerate(STATES)}
@@ -27,6 +27,7 @@ class Member:
         step: the last it told. heard_s: when it was last heard directly. since_s: since when the verdict stands.
         busy_until_s: until then it said it may be silent.
         link_is_down: the last word of the link to it was bad. has_spoken: it was heard directly, so it knows this peer.
+        pace: how fast it trains, by its own word.
         digest: 64 bits for name and boot.
     """
 
@@ -44,6 +45,7 @@ class Member:
     busy_until_s: float = 0.0
     link_is_down: bool = False
     has_spoken: bool = False
+    pace: Pace | None = None
     digest: int = 0
 
     @property
@@ -68,6 +70,7 @@ class Member:
             busy_s=max(0.0, self.busy_until_s - now) if self.verdict == "alive" else 0.0,
             accuser=accuser,
             refused=refused,
+            pace=self.pace if self.is_living else None,
         )
 
 
@@ -81,6 +84,7 @@ class MemberTable:
 
     Attributes:
         version: counts the changes of who lives, and as which process.
+        paces_version: counts the changes of how fast they train.
     """
 
     def __init__(self, own: str, own_boot: int) -> None:
@@ -90,9 +94,10 @@ class MemberTable:
         self._by_address: dict[str, str] = {}
         self._living: dict[str, None] = {}
         self._names: tuple[int, tuple[str, ...]] = (-1, ())
+        self._paces: tuple[tuple[int, int], tuple[Pace, ...]] = ((-1, -1), ())
         self._others: tuple[int, tuple[str, ...]] = (-1, ())
         self._hash = 0
-        self.version = 0
+        self.version = self.paces_version = 0
         self.get = self._members.get
         """Returns the member of a name, whatever its state; None for a stranger."""
 
@@ -134,6 +139,14 @@ class MemberTable:
             own_digest: of this peer's own entry.
         """
         return self._hash ^ own_digest
+
+    def paces(self) -> tuple[Pace, ...]:
+        """What the living others have told of how fast they train; of those who have steps to tell of."""
+        key = (self.version, self.paces_version)
+        if self._paces[0] != key:
+            members = (self._members[name] for name in self.living_others())
+            self._paces = (key, tuple(m.pace for m in members if m.pace is not None and m.pace.step_s > 0))
+        return self._paces[1]
 
     def gone(self) -> list[Member]:
         """The tombstones, in the order of their names' first coming."""

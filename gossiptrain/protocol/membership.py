@@ -16,12 +16,12 @@ partitions: what one side buried is suspect to the other side's news, speaks up,
 
 from __future__ import annotations
 
+from gossiptrain.protocol import messages as m
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import Effect, Send
 from gossiptrain.protocol.handshake import run_tag
 from gossiptrain.protocol.member_table import Member
-from gossiptrain.protocol.messages import Ack, Envelope, Gossip, Hello, MemberEntry, Ping, PingRequest, PingResult, Sync
 from gossiptrain.protocol.probing import Probing
 from gossiptrain.protocol.roster import Roster
 
@@ -66,11 +66,6 @@ class Membership:
         """All members in the table, sorted by name."""
         return self.table.others()
 
-    def silence_s(self, name: str, now: float) -> float:
-        """Seconds since the member was last heard directly."""
-        member = self.table.get(name)
-        return max(0.0, now - member.heard_s) if member is not None else 0.0
-
     def knows_address(self, address: str) -> bool:
         """Says whether a living member has this control address."""
         return self.table.at(address) is not None
@@ -101,15 +96,15 @@ class Membership:
         """Lifeguard's local health multiplier, 0 when this peer is well."""
         return self._probing.health
 
-    def introduction(self, now: float) -> Gossip:
+    def introduction(self, now: float) -> m.Gossip:
         """Tells who this peer is."""
-        return Gossip((self._roster.me.entry(now),))
+        return m.Gossip((self._roster.me.entry(now),))
 
     def take_lost(self) -> list[tuple[str, bool]]:
         """Returns (name, gone) of those lost since the last call: dead, left or replaced (gone), or only suspect."""
         return self._roster.take_lost()
 
-    def lists(self, now: float, wants_reply: bool) -> list[Sync]:
+    def lists(self, now: float, wants_reply: bool) -> list[m.Sync]:
         """Returns everything this peer knows of members, itself included, in messages of bounded size."""
         return self._roster.lists(now, wants_reply)
 
@@ -139,12 +134,18 @@ class Membership:
         me.caught_up = True
         self._roster.raise_incarnation(me.incarnation + 1, now)
 
+    def paced(self, pace: m.Pace, now: float) -> None:
+        """This peer's pace has changed enough to be told."""
+        me = self._roster.me
+        me.pace = pace
+        self._roster.raise_incarnation(me.incarnation + 1, now)
+
     def busy(self, seconds: float, now: float) -> list[Effect]:
         """This peer may be silent for so many seconds; 0 ends that. Said at once, as the silence may begin at once."""
         me = self._roster.me
         me.busy_until_s = now + seconds
         self._roster.raise_incarnation(me.incarnation + 1, now)
-        news = Gossip((me.entry(now),))
+        news = m.Gossip((me.entry(now),))
         around = [member for name in self.neighbours if (member := self.table.get(name)) and member.is_living]
         return [Send(member.control_address, news) for member in around]
 
@@ -168,7 +169,7 @@ class Membership:
 
     # What is heard
 
-    def admit(self, sender: str, boot: int, hello: Hello, now: float) -> list[Effect]:
+    def admit(self, sender: str, boot: int, hello: m.Hello, now: float) -> list[Effect]:
         """Takes in a peer whose HELLO was accepted; a new boot id replaces the old one at once."""
         old = self.table.get(sender)
         if old is not None and old.boot == boot and old.is_living:
@@ -183,12 +184,12 @@ class Membership:
             self._roster.pass_on(member.entry(now))
         return effects + self._wake(now)
 
-    def know(self, members: tuple[MemberEntry, ...], now: float) -> list[Effect]:
+    def know(self, members: tuple[m.MemberEntry, ...], now: float) -> list[Effect]:
         """Takes in those who are known from the beginning; all know it, so there is nothing to tell."""
         self._roster.know(members, now)
         return self._wake(now)
 
-    def hear(self, envelope: Envelope, now: float) -> list[Effect] | None:
+    def hear(self, envelope: m.Envelope, now: float) -> list[Effect] | None:
         """Notes a word of a member. Returns None when the sender is no member, or an older or unknown boot."""
         member = self.table.get(envelope.sender)
         effects: list[Effect] = []
@@ -215,34 +216,34 @@ class Membership:
         if member := self.table.get(name):
             member.step = step
 
-    def news(self, updates: tuple[MemberEntry, ...], sender: Member, now: float) -> list[Effect]:
+    def news(self, updates: tuple[m.MemberEntry, ...], sender: Member, now: float) -> list[Effect]:
         """Takes in what rides on a message."""
         return self._roster.merge(updates, sender.name, now) + self._wake(now)
 
-    def answer_ping(self, sender: Member, ping: Ping, now: float) -> list[Effect]:
+    def answer_ping(self, sender: Member, ping: m.Ping, now: float) -> list[Effect]:
         """Acknowledges, and sends the list of members when the views stay different."""
         self.progress(sender.name, ping.step)
         updates = self._roster.updates(PIGGYBACK_MAX, sender, now)
-        ack = Send(sender.control_address, Ack(ping.number, self._step, self.view_hash(), updates))
+        ack = Send(sender.control_address, m.Ack(ping.number, self._step, self.view_hash(), updates))
         return [ack, *self._sync_if_different(sender, ping.view_hash, now)]
 
-    def answered(self, sender: Member, ack: Ack, now: float) -> list[Effect]:
+    def answered(self, sender: Member, ack: m.Ack, now: float) -> list[Effect]:
         """A ping was answered: whoever asked for it is told; lists are exchanged when the views stay different."""
         self.progress(sender.name, ack.step)
         effects = self._sync_if_different(sender, ack.view_hash, now)
         relay = self._probing.relayed(ack.number, sender.name)
         asker = self.table.get(relay.asker) if relay else None
         if relay and asker:
-            effects.append(Send(asker.control_address, PingResult(relay.asker_number, True)))
+            effects.append(Send(asker.control_address, m.PingResult(relay.asker_number, True)))
         return effects
 
-    def asked_to_ping(self, sender: Member, request: PingRequest, now: float) -> list[Effect]:
+    def asked_to_ping(self, sender: Member, request: m.PingRequest, now: float) -> list[Effect]:
         """Another cannot reach a member: try for it."""
         target = self.table.get(request.target)
         number = self._probing.relay(sender.name, request.number, request.target, now) if target else None
         return [Send(target.control_address, self._ping(number, target, now))] if target and number else []
 
-    def result(self, result: PingResult, now: float) -> list[Effect]:
+    def result(self, result: m.PingResult, now: float) -> list[Effect]:
         """One who was asked for help tells what came of it."""
         name = self._probing.result(result.number, result.answered)
         if name is not None and (member := self.table.get(name)):
@@ -250,7 +251,7 @@ class Membership:
             member.heard_s = now
         return []
 
-    def take_list(self, sender: Member, sync: Sync, now: float) -> list[Effect]:
+    def take_list(self, sender: Member, sync: m.Sync, now: float) -> list[Effect]:
         """Merges another's list, and sends this peer's where that is wanted."""
         effects = self._roster.merge(sync.entries, sender.name, now, whole=True) + self._wake(now)
         if sync.wants_reply:
@@ -319,7 +320,7 @@ class Membership:
         for probe in self._probing.to_ask(now):
             helpers = self.table.sample(self._timing.indirect_probes, self._chance, without=probe.name)
             probe.helpers = len(helpers)
-            request = PingRequest(probe.number, probe.name, self._roster.updates(PIGGYBACK_MAX, None, now))
+            request = m.PingRequest(probe.number, probe.name, self._roster.updates(PIGGYBACK_MAX, None, now))
             effects += [Send(helper.control_address, request) for helper in helpers]
         for probe in self._probing.failed(now):
             member = self.table.get(probe.name)
@@ -328,7 +329,7 @@ class Membership:
                 effects += self._roster.accuse(member, self._config.name, False, reason, now)
         for relay in self._probing.relays_over(now):
             if asker := self.table.get(relay.asker):
-                effects.append(Send(asker.control_address, PingResult(relay.asker_number, False)))
+                effects.append(Send(asker.control_address, m.PingResult(relay.asker_number, False)))
         return effects
 
     def _probe(self, member: Member | None, now: float) -> list[Effect]:
@@ -356,7 +357,7 @@ class Membership:
         effects: list[Effect] = []
         for listener in self.table.sample(self._timing.gossip_fanout, self._chance):
             if updates := self._roster.updates(GOSSIP_MAX, listener, now):
-                effects.append(Send(listener.control_address, Gossip(updates)))
+                effects.append(Send(listener.control_address, m.Gossip(updates)))
         return effects
 
     # Small things
@@ -371,19 +372,19 @@ class Membership:
     def _has_to_gossip(self) -> bool:
         return len(self._roster.news) > 0 and self.table.living_count() > 1
 
-    def _ping(self, number: int, receiver: Member | None = None, now: float = 0.0) -> Ping:
+    def _ping(self, number: int, receiver: Member | None = None, now: float = 0.0) -> m.Ping:
         """A ping introduces its sender to those who may not have heard of it yet."""
         updates = self._roster.updates(PIGGYBACK_MAX, receiver, now) if receiver is not None else ()
         if receiver is None or not receiver.has_spoken:
             updates = (self._roster.me.entry(now), *updates)
-        return Ping(number, self._step, self.view_hash(), updates)
+        return m.Ping(number, self._step, self.view_hash(), updates)
 
     def _tell_it(self, member: Member, now: float) -> list[Effect]:
         """Lets a suspect or dead member that is heard of know how it is seen, so that it speaks up."""
         if now < self._told_s.get(member.name, -NEVER_S) + TELLS_EVERY_S:
             return []
         self._told_s[member.name] = now
-        return [Send(member.control_address, Gossip(self._roster.updates(PIGGYBACK_MAX, member, now)))]
+        return [Send(member.control_address, m.Gossip(self._roster.updates(PIGGYBACK_MAX, member, now)))]
 
     def _sync_if_different(self, member: Member, view_hash: int, now: float) -> list[Effect]:
         if view_hash == self.view_hash():

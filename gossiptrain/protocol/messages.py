@@ -12,8 +12,8 @@ import msgspec
 
 from gossiptrain.protocol.notices import STATUS_BYTES_MAX
 
-VERSION_MIN = 2
-VERSION_MAX = 2
+VERSION_MIN = 3
+VERSION_MAX = 3
 
 STATES = ("alive", "suspect", "dead", "left")
 BUSY_S_MAX = 3600.0
@@ -23,6 +23,8 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Address = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 U64 = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 # Below the numbers of pulls; a peer that claims more must not carry the others there with it.
 RoundNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 # Bounds of what a donor may claim: entries of a manifest are tens of bytes, a state has at most terabytes.
@@ -44,6 +46,21 @@ class TransferKey(NamedTuple):
     exchange: ExchangeId
 
 
+class Pace(NamedTuple):
+    """How fast a member trains, as it measured it itself; rounded, and told anew only when it has changed enough.
+
+    step_s: seconds of a local step. block_s: how long, in seconds, it would have blocks of local steps last; 0 for no wish.
+    mix_share, wait_share: shares of its time that go into mixing, and into waiting for others.
+    samples_per_s: 0 where it is not known.
+    """
+
+    step_s: Seconds
+    block_s: Seconds = 0.0
+    mix_share: Share = 0.0
+    wait_share: Share = 0.0
+    samples_per_s: Annotated[float, msgspec.Meta(ge=0, le=1e12)] = 0.0
+
+
 class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
     """Base of all messages: immutable, tagged with the class name, encoded as an array."""
 
@@ -56,6 +73,7 @@ class MemberEntry(_Message, frozen=True):
     incarnation (and whoever lets its next process in).
 
     busy_s: for so many seconds from now the member may not answer; it said so itself.
+    pace: how fast it trains, where that is of use to others.
     accuser, refused: of a suspect: who accuses it, and whether its address refused the accuser's connection.
     """
 
@@ -69,6 +87,7 @@ class MemberEntry(_Message, frozen=True):
     busy_s: Annotated[float, msgspec.Meta(ge=0, le=BUSY_S_MAX)] = 0.0
     accuser: Annotated[str, msgspec.Meta(max_length=128)] = ""
     refused: bool = False
+    pace: Pace | None = None
 
 
 Updates = Annotated[tuple[MemberEntry, ...], msgspec.Meta(max_length=256)]

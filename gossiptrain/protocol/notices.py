@@ -111,6 +111,23 @@ class StateFetched(_Notice, frozen=True):
     seconds: float
 
 
+class Paced(_Notice, frozen=True):
+    """This peer's blocks of local steps last otherwise from now on.
+
+    `steps` of `step_s` seconds each; all peers aim at `block_s` seconds (0 where the number of steps is fixed).
+    `scale` multiplies the change that a block makes. `limit` says what decided the length: "given", "drift" (peers are
+    apart by `apart_steps` steps' worth of movement; 0 is not known), "network", "overhead" or "slowest" (the slowest
+    peer needs so long for a few steps).
+    """
+
+    steps: int
+    step_s: float
+    block_s: float
+    scale: float
+    limit: str
+    apart_steps: float = 0.0
+
+
 class Left(_Notice, frozen=True):
     """This peer said goodbye."""
 
@@ -173,5 +190,6 @@ Notice = (
     | ExchangeFailed
     | SnapshotRefused
     | StateFetched
+    | Paced
     | Left
 )

@@ -15,8 +15,10 @@ from gossiptrain.protocol.data_links import DataLinks
 from gossiptrain.protocol.effects import Effect, Fail, Notify, RunSteps, Send
 from gossiptrain.protocol.events import (
     AdoptionFailed,
+    BlockTiming,
     BusyAnnounced,
     DeadlineReached,
+    DriftMeasured,
     Event,
     FreezeFailed,
     LeaveRequested,
@@ -37,6 +39,7 @@ from gossiptrain.protocol.handshake import run_tag
 from gossiptrain.protocol.introductions import Introductions
 from gossiptrain.protocol.member_table import Member
 from gossiptrain.protocol.membership import Membership
+from gossiptrain.protocol.pacer import Pacer
 from gossiptrain.protocol.rewiring import Rewiring
 from gossiptrain.protocol.view import others_ready, view_of
 
@@ -68,7 +71,8 @@ class PeerProtocol:
         self._exchanges = Exchanges(config, self._membership.get, self._count)
         self._catching_up, self._rounds = self._exchanges.catching_up, self._exchanges.rounds
         self._step = 0
-        self._publish = False
+        self._pacer = Pacer(config.pacing, config.kind == "round")
+        self._wanted = (self._pacer.plan, False)
         self._leaving = False
         self._failed = False
         self._version_seen = self._membership.table.version
@@ -90,9 +94,16 @@ class PeerProtocol:
             self._membership.caught_up(now)
         if not effects:
             return effects
-        self._failed |= any(isinstance(effect, Fail) for effect in effects)
+        self._see(effects)
         self._data_links.note(effects)
         return self._links.mind(effects, now)
+
+    def _see(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Fail):
+                self._failed = True
+            elif isinstance(effect, Notify) and isinstance(effect.notice, notices.Exchanged):
+                self._pacer.exchanged(effect.notice.seconds)
 
     def envelope(self, message: m.Message) -> m.Envelope:
         """Returns what a `Send` of this message puts on the link."""
@@ -166,8 +177,8 @@ class PeerProtocol:
                 return self._message(envelope, now)
             case DeadlineReached():
                 return self._tick(now)
-            case StepsCompleted(step, version, corrections):
-                return self._boundary(step, version, corrections, now)
+            case StepsCompleted():
+                return self._boundary(event, now)
             case SnapshotReceived(key):
                 return self._exchanges.part_for(key.exchange).snapshot_received(key, now)
             case SnapshotRejected(key, reason):
@@ -186,6 +197,9 @@ class PeerProtocol:
                 return self._membership.know(members, now)
             case BusyAnnounced(seconds):
                 return self._membership.busy(min(max(seconds, 0.0), m.BUSY_S_MAX), now)
+            case DriftMeasured(distance, movement):
+                self._pacer.drifted(distance, movement)
+                return []
             case TrafficCounted(counters):
                 self._traffic = counters
                 return []
@@ -194,10 +208,12 @@ class PeerProtocol:
             case StateFrozen() | FreezeFailed() | ManifestReceived() | AdoptionFailed():
                 return self._catching_up.happened(event, now)
 
-    def _boundary(self, step: int, version: int | None, corrections: int, now: float) -> list[Effect]:
+    def _boundary(self, event: StepsCompleted, now: float) -> list[Effect]:
+        step, version, corrections = event.step, event.version, event.corrections
         self._step = step
         self._membership.stepped(step)
-        effects = self._catching_up.boundary(version, corrections)
+        effects = self._repace(event.timing, now) if event.timing is not None else []
+        effects += self._catching_up.boundary(version, corrections)
         self._exchanges.pairs.boundary(version if self.caught_up else None, corrections)
         if self.config.kind != "round" or step == 0:
             return effects
@@ -205,6 +221,17 @@ class PeerProtocol:
             return effects + self._rounds.stand_aside()
         effects += self._rounds.advance(now)
         return effects + self._rounds.begin(version, self.neighbours(), now)
+
+    def _repace(self, timing: BlockTiming, now: float) -> list[Effect]:
+        """Works out how many steps come next, from this peer's own speed and what the living others have told of theirs."""
+        self._pacer.block(timing)
+        if not self.config.pacing.adapts:
+            return []
+        if told := self._pacer.tell(self._membership.table.living_count(), now):
+            self._membership.paced(told, now)
+        notice = self._pacer.reckon(self._membership.table.paces())
+        self._rounds.plan = self._pacer.plan
+        return [Notify(notice)] if notice is not None else []
 
     def _tick(self, now: float) -> list[Effect]:
         effects = self._membership.tick(now) + self._introductions.tick(now)
@@ -320,10 +347,10 @@ class PeerProtocol:
             return effects
         if pairs.is_free():
             effects += pairs.begin(self._partners(now), now)
-        publish = self._others_living()
-        if publish != self._publish:
-            self._publish = publish
-            effects.append(RunSteps(self.config.sync_every, publish))
+        wanted = (self._pacer.plan, self._others_living())
+        if wanted != self._wanted:
+            self._wanted = wanted
+            effects.append(RunSteps(wanted[0].steps, wanted[1], wanted[0].scale))
         return effects
 
     def _partners(self, now: float) -> tuple[str, ...]:

@@ -164,6 +164,7 @@ class Roster:
         self.suspicions.clear(member.name)
         self.table.changed(member, "alive", entry.incarnation, now)
         member.caught_up = entry.caught_up
+        self._take_pace(member, entry)
         self._lease(member, entry, now)
         self.pass_on(entry)
         if was_living:
@@ -182,6 +183,7 @@ class Roster:
         """News of a process not known so far."""
         member = Member(entry.name, entry.boot, entry.control_address, entry.data_address)
         member.incarnation, member.caught_up = entry.incarnation, entry.caught_up
+        self._take_pace(member, entry)
         self._lease(member, entry, now)
         if entry.state in ("dead", "left"):
             member.verdict = member.state = entry.state
@@ -194,6 +196,11 @@ class Roster:
             reason = f"{entry.accuser or teller} accuses it"
             effects += self.accuse(member, entry.accuser or teller, entry.refused, reason, now)
         return effects
+
+    def _take_pace(self, member: Member, entry: MemberEntry) -> None:
+        if member.pace != entry.pace:
+            member.pace = entry.pace
+            self.table.paces_version += 1
 
     def _lease(self, member: Member, entry: MemberEntry, now: float) -> None:
         member.busy_until_s = now + entry.busy_s if entry.busy_s else 0.0
@@ -226,6 +233,7 @@ class Roster:
                 continue
             member = Member(entry.name, entry.boot, entry.control_address, entry.data_address)
             member.incarnation, member.caught_up = entry.incarnation, entry.caught_up
+            self._take_pace(member, entry)
             member.heard_s = member.since_s = now
             self.table.put(member)
         self.changed_at_s = now
@@ -252,6 +260,8 @@ class Roster:
             self._probing.worsen(entry.state == "suspect")
         elif is_wrong:
             return self._correct(teller, self.me, now)
+        elif entry.incarnation > self.me.incarnation and entry.pace != self.me.pace:
+            self.raise_incarnation(entry.incarnation + 1, now)
         elif entry.incarnation > self.me.incarnation:
             self.me.incarnation = entry.incarnation
         return []

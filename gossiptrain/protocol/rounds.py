@@ -39,6 +39,7 @@ from gossiptrain.protocol.effects import (
 from gossiptrain.protocol.member_table import MEMBERS_MAX, Member
 from gossiptrain.protocol.messages import Abort, Accept, ExchangeId, Offer, Received, Reject, TransferKey
 from gossiptrain.protocol.notices import Exchanged, ExchangeFailed, SnapshotRefused
+from gossiptrain.protocol.pacer import Plan
 
 NEVER_S = float("inf")
 ASK_AGAIN_S = 2.0
@@ -80,13 +81,18 @@ class _Round:
 
 
 class NeighbourhoodRounds:
-    """Runs one round at each boundary; see the module's text."""
+    """Runs one round at each boundary; see the module's text.
+
+    Attributes:
+        number: of the present round. plan: what training does until the next boundary.
+    """
 
     def __init__(self, config: ProtocolConfig, member: Callable[[str], Member | None]) -> None:
         self._config = config
         self._member = member
         self._round: _Round | None = None
         self.number = 0
+        self.plan = Plan(config.pacing.steps)
         self._number_seen = 0
         self._waiting: dict[str, Offer] = {}
         self._committed: dict[int, int] = {}
@@ -345,4 +351,4 @@ class NeighbourhoodRounds:
         return [*effects, self._go()]
 
     def _go(self) -> RunSteps:
-        return RunSteps(self._config.sync_every, publish=True)
+        return RunSteps(self.plan.steps, publish=True, scale=self.plan.scale)

@@ -31,7 +31,7 @@ def view_of(
             address=other.control_address,
             state=other.state,
             step=other.step,
-            silent_s=round(membership.silence_s(other.name, now), 3),
+            silent_s=round(max(0.0, now - other.heard_s), 3),
             neighbour=other.name in neighbours,
             incarnation=other.incarnation,
         )

@@ -19,42 +19,39 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from gossiptrain.errors import ConfigurationError, GossipTrainError, PeerStoppedError, WireError
 from gossiptrain.mixing.base import Mixer
 from gossiptrain.protocol import wire
 from gossiptrain.protocol.effects import (
-    CancelSnapshot,
     Connect,
     Discard,
     Disconnect,
     Effect,
-    ExpectSnapshot,
     Fail,
-    Mix,
     Notify,
-    Release,
     RunSteps,
     Send,
-    SendSnapshot,
 )
 from gossiptrain.protocol.events import (
     DeadlineReached,
+    DriftMeasured,
     Event,
     LeaveRequested,
     LinkEvidence,
     MessageReceived,
     SeedsFound,
-    SnapshotReceived,
     SnapshotRejected,
     Started,
     StepsCompleted,
     TrafficCounted,
 )
-from gossiptrain.protocol.messages import TransferKey
 from gossiptrain.protocol.notices import Exchanged, Joined, Notice
 from gossiptrain.protocol.peer_protocol import PeerProtocol
 from gossiptrain.runtime.link_times import LinkTimes
-from gossiptrain.runtime.parameters import ParameterVector, ReceiveBuffer
+from gossiptrain.runtime.parameters import ParameterVector
+from gossiptrain.runtime.snapshot_traffic import SnapshotTraffic
 from gossiptrain.runtime.state_transfer import Fetched, StateTransfers
 from gossiptrain.runtime.words import ERRORS, worth_a_warning
 from gossiptrain.transport import ControlFrame, Lane, LinkChanged, TransferFailed, TransferReceived, ZeroMQTransport
@@ -70,10 +67,11 @@ log = logging.getLogger("gossiptrain")
 
 
 class Plan(NamedTuple):
-    """What the training thread is to do next; replaced as a whole, so it is read without a lock."""
+    """What the training thread is to do next; replaced as a whole, so it is read without a lock. See `RunSteps`."""
 
     steps: int
     publish: bool
+    scale: float = 1.0
 
 
 class Driver(threading.Thread):
@@ -99,12 +97,12 @@ class Driver(threading.Thread):
             report: is called twice a second, on the network thread.
         """
         super().__init__(name=f"gossiptrain-{protocol.config.name}", daemon=True)
-        self._protocol, self._transport, self._vector, self._mixer = protocol, transport, vector, mixer
+        self._protocol, self._transport, self._vector = protocol, transport, vector
         self._seeds, self._observe, self._report = seeds, observe, report
         self._states = states(self)
         self._links = LinkTimes()
+        self._snapshots = SnapshotTraffic(transport, vector, mixer, self._links)
         self._from_training: deque[Event | Callable[[], None]] = deque()
-        self._receiving: dict[TransferKey, ReceiveBuffer] = {}
         self._changed = threading.Condition()
         self._rounds_over = 0
         self._deadline_s = 0.0
@@ -114,14 +112,12 @@ class Driver(threading.Thread):
         self._report_at_s = 0.0
         self._stopping = False
         self._is_over = False
-        self.plan = Plan(protocol.config.sync_every, False)
+        self.plan = Plan(protocol.config.pacing.steps, False)
         self.joined = False
         self.is_awaited = True
         """Whether training waits for others to be ready, so that these are counted."""
         self.ready = 0
         self.failure: GossipTrainError | None = None
-        self.distance: float | None = None
-        self.exchanges = 0
         self._exchanges_told = 0
         self.members = 1
         self.neighbours: tuple[str, ...] = ()
@@ -131,6 +127,16 @@ class Driver(threading.Thread):
     def transport(self) -> ZeroMQTransport:
         """The transport, which belongs to this thread."""
         return self._transport
+
+    @property
+    def distance(self) -> float | None:
+        """Moving estimate of this peer's distance to the mean of all; None before the first mix."""
+        return self._snapshots.distance
+
+    @property
+    def exchanges(self) -> int:
+        """Mixes so far."""
+        return self._snapshots.exchanges
 
     def traffic(self) -> dict[str, int]:
         """Bytes sent and received so far, control messages and snapshots together."""
@@ -173,6 +179,11 @@ class Driver(threading.Thread):
             self._from_training.append(call)
             self._transport.wake()
 
+    def moved(self, movement: Tensor, steps: int) -> None:
+        """So far, a norm, did that many local steps move the parameters. For the network thread."""
+        if self.distance is not None and self.distance > 0:
+            self._handle(DriftMeasured(self.distance, float(movement) / max(1, steps) ** 0.5))
+
     def take_adoption(self) -> Fetched | None:
         """Returns another peer's state that is to take the place of this one's, once."""
         return self._states.take_adoption()
@@ -214,9 +225,7 @@ class Driver(threading.Thread):
             self._from_training.clear()
             self.counters = self._count()
             self._transport.close()
-            for buffer in self._receiving.values():
-                buffer.free()
-            self._receiving.clear()
+            self._snapshots.close()
             self._announce()
 
     def _turn(self) -> None:
@@ -309,12 +318,8 @@ class Driver(threading.Thread):
             case TransferReceived(key) if self._states.expects(key):
                 self._handle(self._states.received(key))
             case TransferReceived(key):
-                self._links.received(key, time.monotonic())
-                buffer = self._receiving.get(key)
-                if buffer is not None and self._vector.is_finite(buffer):
-                    self._handle(SnapshotReceived(key))
-                elif buffer is not None:
-                    self._handle(SnapshotRejected(key, "non-finite"))
+                if (found := self._snapshots.received(key)) is not None:
+                    self._handle(found)
             case TransferFailed(key, reason):
                 self._handle(SnapshotRejected(key, reason))
 
@@ -323,39 +328,22 @@ class Driver(threading.Thread):
             case Send(address, message):
                 self._links.sends(address, message, time.monotonic())
                 self._transport.send(address, wire.encode(self._protocol.envelope(message)))
-            case SendSnapshot(address, key, version):
-                self._transport.send_snapshot(address, key, self._vector.pin(version))
-            case ExpectSnapshot(key, address):
-                self._links.expects(key, address, time.monotonic())
-                buffer = self._receiving[key] = self._vector.receive_buffer()
-                self._transport.expect(key, buffer.view, address)
-            case Mix(version, inbox):
-                self.exchanges += 1
-                received = [(self._receiving.pop(key), weight) for key, weight in inbox]
-                self._note_distance(self._vector.mix(version, received, self._mixer))
             case Discard(key):
-                self._links.forget(key)
-                self._transport.forget(key)
+                self._snapshots.discard(effect)
                 self._states.discard(key)
-                if buffer := self._receiving.pop(key, None):
-                    buffer.free()
-            case Release(version):
-                self._vector.release(version)
-            case CancelSnapshot(address, key):
-                self._transport.cancel_snapshot(address, key)
             case Connect(address, lane):
                 self._connect(address, lane)
             case Disconnect(address, lane):
                 self._transport.disconnect(address, lane)
-            case RunSteps(steps, publish):
-                self.plan = Plan(steps, publish)
+            case RunSteps(steps, publish, scale):
+                self.plan = Plan(steps, publish, scale)
                 self._rounds_over += self._protocol.config.kind == "round"
                 self._announce()
             case Notify(notice):
                 self._told(notice)
             case Fail(kind, text):
                 self._fail(ERRORS[kind](text))
-            case _:
+            case _ if not self._snapshots.carry_out(effect):
                 self._states.carry_out(effect)
                 self._announce()
 
@@ -379,12 +367,6 @@ class Driver(threading.Thread):
         if not isinstance(notice, Exchanged) or self._exchanges_told <= EXCHANGES_RECORDED_MAX:
             self._observe(notice)
         self._announce()
-
-    def _note_distance(self, distance: float) -> None:
-        """Keeps a moving estimate of the consensus distance: two peers are sqrt(2) times as far apart as each is from
-        the mean, when their deviations are independent."""
-        estimate = distance / 2**0.5
-        self.distance = estimate if self.distance is None else 0.8 * self.distance + 0.2 * estimate
 
     def _fail(self, error: GossipTrainError) -> None:
         self.failure = self.failure or error

@@ -32,6 +32,7 @@ from gossiptrain.runtime.pool import BufferPool
 from gossiptrain.runtime.snapshots import Snapshot, SnapshotTable
 from gossiptrain.runtime.staging import as_memoryview, staging_for
 
+NORM_CHUNK = 1 << 20  # values; bounds the memory for a difference
 SNAPSHOTS_RESERVED = 2  # one that the driver may be sending, one that training writes
 
 
@@ -73,6 +74,9 @@ class ParameterVector:
         self._downloads: dict[int, Tensor] = {}
         self._corrections = CorrectionQueue()
         self._applied = 0
+        self._published: Snapshot | None = None
+        self._base: list[Tensor] = []  # what the change is counted from, one for each dtype
+        self._copies: list[Tensor] = []
         self._mixer: Mixer | None = None
         self._mixer_states: list = []
         places = list(_check_places(self._layout.parameters, self._live))
@@ -93,7 +97,8 @@ class ParameterVector:
             group.view(data).copy_(live)
         for group in self._layout.buffers:
             torch.cat([_current_buffer(slot).reshape(-1) for slot in group.slots], out=group.view(data))
-        return self._snapshots.commit(data, self._staging.written())
+        self._published = self._snapshots.commit(data, self._staging.written())
+        return self._published
 
     @torch.no_grad()
     def apply(self) -> int:
@@ -104,6 +109,45 @@ class ParameterVector:
                 self._apply_one(correction, correction.buffer)
             self._applied += correction.count
         return self._applied
+
+    @torch.no_grad()
+    def mark(self, copy: bool) -> None:
+        """Count the change of the parameters from here.
+
+        Args:
+            copy: keep a copy of them; else the snapshot published last stands for them, until the next `publish`.
+        """
+        groups = self._layout.parameters
+        if not copy:
+            assert self._published is not None, "published before"
+            self._base = [group.view(self._published.data) for group in groups]
+            return
+        if not self._copies:
+            self._copies = [torch.empty_like(live) for live in self._live]
+        for held, live in zip(self._copies, self._live):
+            held.copy_(live)
+        self._base = self._copies
+
+    def unmark(self) -> None:
+        """Count no change any more."""
+        self._base = []
+
+    @torch.no_grad()
+    def movement(self) -> Tensor | None:
+        """Return the norm of the change since `mark`, a scalar on the device, of which the host does not wait; None
+        without a mark. Reads both once."""
+        pieces = [
+            torch.linalg.vector_norm(now - before, dtype=torch.float64 if now.device.type == "cpu" else None)
+            for live, base in zip(self._live, self._base)
+            for now, before in zip(live.split(NORM_CHUNK), base.split(NORM_CHUNK))
+        ]
+        return torch.linalg.vector_norm(torch.stack([piece.float() for piece in pieces])) if pieces else None
+
+    @torch.no_grad()
+    def scale_change(self, factor: float) -> None:
+        """Multiply the change since `mark` by a factor: x <- b + factor (x - b). Buffers stay as they are."""
+        for live, base in zip(self._live, self._base):
+            live.lerp_(base, 1 - factor)
 
     def note_adoption(self) -> int:
         """Note that parameters and buffers were replaced by another's: what waited is superseded.
@@ -234,6 +278,7 @@ class ParameterVector:
             "parameters": sum(live.nbytes for live in self._live),
             "snapshots": self._snapshot_pool.allocated * self.nbytes,
             "receive": self._receive_pool.allocated * self.nbytes,
+            "block_begins": sum(copy.nbytes for copy in self._copies),
             **self._staging.report(),
         }
 

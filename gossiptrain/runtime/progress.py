@@ -39,13 +39,14 @@ class Progress:
         steps, since_s = self._began
         return (time.monotonic() - since_s) / max(1, self.step_count - steps)
 
-    def step(self) -> None:
-        """Counts an optimizer step."""
+    def step(self) -> float:
+        """Counts an optimizer step; returns the time (monotonic)."""
         now = time.monotonic()
         if self._last_step_s is not None:
             self._gap_s_max = max(self._gap_s_max, now - self._last_step_s)
         self._last_step_s = now
         self.step_count += 1
+        return now
 
     def record(self, values: dict[str, Any]) -> None:
         """Keeps the latest values (numbers or one-element tensors).

@@ -11,8 +11,8 @@ import threading
 import time
 
 from gossiptrain.errors import GossipTrainError
+from gossiptrain.intervals import Interval
 from gossiptrain.runtime.checkpoint import Checkpoints, Saved
-from gossiptrain.runtime.intervals import Interval
 from gossiptrain.runtime.keeper import Freeze, FrozenState, Keeper
 from gossiptrain.runtime.recorder import Recorder
 

@@ -212,6 +212,12 @@ class TorchWorkload(Workload):
             return False
         return bool(self.vector(value).isfinite().all())
 
+    def distance(self, one: Version, other: Version) -> float:
+        """See `Workload`; computes both."""
+        self._pending.compute([one, other])
+        values_N, size = self._task.arena.values, self._layout.size
+        return float(torch.linalg.vector_norm(values_N[one.row, :size] - values_N[other.row, :size]))
+
     def measure(self, peers: Sequence[int]) -> dict[str, float | Sequence[float]]:
         """Measures these peers; see `Workload`.
 

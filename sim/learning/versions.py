@@ -112,12 +112,12 @@ class Version:
     def bound(self) -> float | None:
         """Returns a bound on its published numbers without computing it; None if there is none yet.
 
-        x + sum_j w_j (y_j - x') is at most |x| + sum_j w_j (|y_j| + |x'|).
+        x + sum_j w_j (y_j - x') is at most |x| + sum_j |w_j| (|y_j| + |x'|).
         """
         if self.reach is None and self.correction is not None and self.parent is not None:
             reaches = [version.bound() for version in (self.parent, *self.correction.versions())]
             if None not in reaches:
                 own, mixed, *others = (reach for reach in reaches if reach is not None)
                 weights = (weight for _, weight in self.correction.inbox)
-                self.reach = own + sum(weight * (other + mixed) for weight, other in zip(weights, others))
+                self.reach = own + sum(abs(weight) * (other + mixed) for weight, other in zip(weights, others))
         return self.reach

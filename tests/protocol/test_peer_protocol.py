@@ -253,7 +253,6 @@ def test_an_offer_in_the_name_of_another_process_is_refused_and_counted() -> Non
     [
         {"name": ""},
         {"name": "x" * 129},
-        {"sync_every": 0},
         {"pair_weight": 0.6},
         {"pair_weight": 0.0},
         {"kind": "star"},

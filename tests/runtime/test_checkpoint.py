@@ -17,9 +17,9 @@ from torch import nn
 
 import gossiptrain as gt
 from gossiptrain.errors import ConfigurationError, GossipTrainError
+from gossiptrain.intervals import Interval, parse
 from gossiptrain.runtime import checkpoint
 from gossiptrain.runtime.checkpoint import Checkpoints, candidates, load, newest_step, saved_in
-from gossiptrain.runtime.intervals import Interval, parse
 from gossiptrain.runtime.keeper import FrozenState
 from gossiptrain.runtime.staging import as_memoryview
 from tests.runtime.test_state import frozen, peer_state

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gossiptrain.errors import ConfigurationError
 
-_UNITS_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)\Z")
 
 
@@ -42,3 +42,19 @@ def parse(parameter: str, value: int | str) -> Interval:
     raise ConfigurationError(
         f"{parameter}={value!r}: must be a number of steps, such as 500, or a time, such as 90s, 10min or 2h"
     )
+
+
+def parse_sync_every(value: int | str, parameter: str = "sync_every") -> Interval | None:
+    """Reads how long a block of local steps is: steps (4), a time ("2s"), or "auto", which gives None.
+
+    Raises:
+        ConfigurationError: it is none of these.
+    """
+    if value == "auto":
+        return None
+    try:
+        return parse(parameter, value)
+    except ConfigurationError:
+        raise ConfigurationError(
+            f'{parameter}={value!r}: must be at least 1 local step, a time such as 500ms or 2s, or "auto"'
+        ) from None
