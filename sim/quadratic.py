@@ -87,14 +87,24 @@ class QuadraticWorkload(Workload):
         weighted_P: Vector = np.sum(self.curvature_NP * self.optimum_NP, axis=0)
         return weighted_P / np.sum(self.curvature_NP, axis=0)
 
-    def fixed_point(self, weights_NN: npt.ArrayLike, steps: int) -> Vector:
+    def weighted_solution(self, weights_N: npt.ArrayLike) -> Vector:
+        """The minimum of sum_i w_i f_i, [P]: where unequal numbers of steps, or rates of steps, w pull for small rates."""
+        weighted_NP = np.asarray(weights_N, dtype=np.float64)[:, None] * self.curvature_NP
+        return (weighted_NP * self.optimum_NP).sum(axis=0) / weighted_NP.sum(axis=0)
+
+    def fixed_point(self, weights_NN: npt.ArrayLike, steps: npt.ArrayLike, scale: npt.ArrayLike = 1.0) -> Vector:
         """Where synchronous rounds of `steps` local steps and one mixing x <- W x come to rest, [N, P], after the mixing.
 
-        From x = W (c + D (x - c)) with D = d^steps follows (I - W D) x = W (I - D) c, for each coordinate.
+        From x = W (c + D (x - c)) with D = d^steps follows (I - W D) x = W (I - D) c, for each coordinate. Where a block's
+        change is multiplied by s, D = 1 - s (1 - d^steps).
+
+        Args:
+            steps, scale: one for all, or one for each peer, [N].
         """
         W_NN = np.asarray(weights_NN, dtype=np.float64)
         n = len(W_NN)
-        D_NP, c_NP = self._contraction_NP[:n] ** steps, self.optimum_NP[:n]
+        steps_N1, scale_N1 = (np.broadcast_to(np.asarray(x, dtype=np.float64), n)[:, None] for x in (steps, scale))
+        D_NP, c_NP = 1 - scale_N1 * (1 - self._contraction_NP[:n] ** steps_N1), self.optimum_NP[:n]
         columns = [
             np.linalg.solve(np.eye(n) - W_NN * D_NP[:, p], W_NN @ ((1 - D_NP[:, p]) * c_NP[:, p]))
             for p in range(c_NP.shape[1])

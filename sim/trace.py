@@ -8,6 +8,7 @@ from struct import Struct
 from gossiptrain.protocol.events import (
     AdoptionFailed,
     DeadlineReached,
+    DriftMeasured,
     LeaveRequested,
     LinkEvidence,
     ManifestReceived,
@@ -22,7 +23,7 @@ from gossiptrain.protocol.events import (
 )
 
 STARTED, MESSAGE, EVIDENCE, SNAPSHOT, REJECTED, BOUNDARY, DEADLINE, SEEDS, LEAVE, SENT, NOTICE, ENDED, FAULT = range(13)
-FROZEN, MANIFEST, KNOWN = 13, 14, 15
+FROZEN, MANIFEST, KNOWN, DRIFT = 13, 14, 15, 16
 
 EVENT_KINDS = {
     Started: STARTED,
@@ -38,6 +39,7 @@ EVENT_KINDS = {
     ManifestReceived: MANIFEST,
     AdoptionFailed: REJECTED,
     MembersKnown: KNOWN,
+    DriftMeasured: DRIFT,
 }
 _head = Struct("<dIB").pack
 FLUSH_PARTS = 1 << 12

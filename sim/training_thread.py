@@ -237,8 +237,9 @@ class TrainingThread:
             drift.looked(len(self.blocks))
             moved = self._workload.distance(own, base)
             if moved is not None and drift.distance:
-                movement = moved / math.sqrt(self._block_steps)
-                self._peer.handle(DriftMeasured(drift.distance, movement))
+                # Two digits: what follows from it is then the same where values are computed in another order.
+                movement = float(f"{moved / math.sqrt(self._block_steps):.2g}")
+                self._peer.handle(DriftMeasured(float(f"{drift.distance:.2g}"), movement))
         if self.plan_scale != 1.0:
             change = self._workload.mix(own, [(base, 1 - self.plan_scale)])
             self._workload.correct(self._index, change)
