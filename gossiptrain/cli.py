@@ -22,6 +22,8 @@ from gossiptrain.launchers import devices, run_folder
 from gossiptrain.launchers.env import PeerSettings
 from gossiptrain.launchers.local import LaunchConfig, LocalRun, check_listen
 
+# Of a large group so many are asked for their own pace; the others are shown as they are known.
+ASKED_MAX = 64
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -167,12 +169,16 @@ def _peer(options: SimpleNamespace) -> int:
 
 
 def _status(options: SimpleNamespace) -> int:
-    from gossiptrain.dashboard.status import show
+    from gossiptrain.dashboard.status import show, together
     from gossiptrain.launchers.seeds import ask_any, known_addresses
+    from gossiptrain.runtime.status import ask_all
 
     if not 0 < options.timeout_s < float("inf"):
         raise ConfigurationError(f"timeout_s={options.timeout_s}: must be a positive number of seconds")
-    show(ask_any(known_addresses(options.positional), options.timeout_s), Console())
+    status = ask_any(known_addresses(options.positional), options.timeout_s)
+    living = [member.address for member in status.members if member.state in ("alive", "busy")]
+    others = ask_all(living[:ASKED_MAX], min(1.0, options.timeout_s)) if living else []
+    show(together(status, others), Console())
     return DONE
 
 

@@ -329,7 +329,7 @@ class Peer:
         driver = self._driver
         if driver is None:
             return
-        self._recorder.record("Progress", **self._progress.take(), **driver.progress())
+        self._recorder.record("Progress", **self._progress.take(), **driver.progress(), **self._blocks.spent())
         for link in driver.link_times():
             self._recorder.record("LinkTimes", **link)
         self._recorder.flush()
@@ -372,6 +372,7 @@ class Peer:
             step=self.step_count,
             seconds=round(time.monotonic() - self._began_s, 3),
             **driver.traffic(),
+            **self._blocks.spent(),
             ok=ok,
             counters=driver.counters,
         )

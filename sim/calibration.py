@@ -237,11 +237,13 @@ def _intervals_s(path: Path, lines: Sequence[dict[str, Any]], name: str) -> np.n
 def _of_process(times_s: np.ndarray, settings: dict[str, Any], name: str) -> np.ndarray:
     rows_s = np.diff(times_s)
     if settings.get("pace") == "round":
-        every = int(settings["sync_every"])
+        given = str(settings["sync_every"])
+        every = int(given) if given.isdecimal() else 0
         if every < 2:
             raise ConfigurationError(
-                f"{name}: waits for a round after each step (sync_every=1), so that its steps' own times cannot be told "
-                "from the waiting; calibrate from a run with sync_every of 2 or more, or of the mixer ad_psgd"
+                f"{name}: waits for a round after each step, or after changing numbers of steps (sync_every={given}), so "
+                "that its steps' own times cannot be told from the waiting; calibrate from a run with a fixed "
+                "sync_every of 2 or more, or of the mixer ad_psgd"
             )
         rows_s = rows_s[np.arange(1, len(rows_s) + 1) % every != 0]
     return rows_s[rows_s > 0]

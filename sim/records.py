@@ -66,7 +66,15 @@ def _process(peer: PeerReport, number: int) -> ProcessRecord:
         notices=peer.notices,
         traffic=peer.traffic,
         counters=peer.counters,
+        spent_s=_spent(peer),
     )
+
+
+def _spent(peer: PeerReport) -> dict[str, float]:
+    """Time between blocks is waiting: for a round, or for a pause to end. Mixing takes no virtual time."""
+    compute_s = sum(block.end_s - block.began_s for block in peer.blocks)
+    lasted_s = peer.blocks[-1].end_s - peer.blocks[0].began_s if peer.blocks else 0.0
+    return {"compute": compute_s, "mix": 0.0, "wait": max(0.0, lasted_s - compute_s)}
 
 
 def _blocks(blocks: Sequence[Block]) -> Blocks:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +28,8 @@ def show(status: Status, console: Console) -> None:
     heading.append("  " + "  ".join(details), style="dim")
     console.print(heading, soft_wrap=True, highlight=False)
     console.print(_members(status.members, console))
+    if (paces := _paces(status)) is not None:
+        console.print(paces)
     console.print(Text(_traffic(status.counters), style="dim"), highlight=False, soft_wrap=True)
     rest = ((name, value) for name, value in sorted(status.counters.items()) if name not in _TRAFFIC)
     counted = [f"{name} {value:,}" for name, value in rest if value]
@@ -59,4 +64,29 @@ def _members(members: tuple[MemberStatus, ...], console: Console) -> Table:
             ("✓" if unicode else "yes") if member.neighbour else "",
             Text(member.address, style="dim"),
         )
+    return table
+
+
+def together(status: Status, others: Sequence[Status]) -> Status:
+    """Puts into one peer's view what the others said of their own pace just now."""
+    own = {other.name: other.pace for other in others if other.run_id == status.run_id and other.pace is not None}
+    members = tuple(msgspec.structs.replace(m, pace=own.get(m.name, m.pace)) for m in status.members)
+    return msgspec.structs.replace(status, members=members)
+
+
+def _paces(status: Status) -> Table | None:
+    """How fast each peer trains, its share of the data, and where its time goes; None where nobody has told."""
+    told = {status.name: status.pace, **{member.name: member.pace for member in status.members}}
+    paces = {name: pace for name, pace in sorted(told.items()) if pace is not None}
+    if not paces:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("pace", no_wrap=True)
+    for heading in ("steps/s", "steps a block", "of all data", "compute", "mix", "wait"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    kind = "samples" if all(pace.samples_per_s for pace in paces.values()) else "steps"
+    speeds = {name: pace.samples_per_s if kind == "samples" else 1 / pace.step_s for name, pace in paces.items()}
+    for name, pace in paces.items():
+        shares = (speeds[name] / sum(speeds.values()), pace.compute_share, pace.mix_share, pace.wait_share)
+        table.add_row(name, f"{1 / pace.step_s:.1f}", str(pace.steps), *(f"{share:.0%}" for share in shares))
     return table

@@ -135,6 +135,20 @@ class Left(_Notice, frozen=True):
     step: int
 
 
+class PaceStatus(msgspec.Struct, frozen=True):
+    """How fast a peer trains: `steps` of `step_s` seconds a block, and what its time went into lately, as shares of 1.
+
+    `samples_per_s` is 0 where it is not known; what is not known of another peer is NaN or 0.
+    """
+
+    step_s: float
+    steps: int
+    compute_share: float
+    mix_share: float
+    wait_share: float
+    samples_per_s: float = 0.0
+
+
 class MemberStatus(msgspec.Struct, frozen=True):
     """One line of a peer's view, for `gossiptrain status`."""
 
@@ -145,13 +159,14 @@ class MemberStatus(msgspec.Struct, frozen=True):
     silent_s: float
     neighbour: bool
     incarnation: int = 0
+    pace: PaceStatus | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
     """A peer's whole view: itself, its members and its counters.
 
     `state` of a member is "alive", "busy" (a pause it announced), "suspect", "dead" or "left". `local_health` counts
-    from 0 how much this peer doubts itself (Lifeguard).
+    from 0 how much this peer doubts itself (Lifeguard). `pace` is this peer's own; that of a member is what it told.
     """
 
     name: str
@@ -165,6 +180,7 @@ class Status(msgspec.Struct, frozen=True):
     counters: dict[str, int]
     incarnation: int = 0
     local_health: int = 0
+    pace: PaceStatus | None = None
 
     def to_json(self) -> bytes:
         """Returns the JSON, with as many of the members as one control message holds."""

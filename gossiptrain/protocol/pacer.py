@@ -108,6 +108,12 @@ class Pacer:
         self.plan = Plan(steps, self._scale(steps, own, others) if self._config.normalise else 1.0)
         return self._notice()
 
+    def steps_of(self, other: Pace) -> int:
+        """How many steps a block of another has, as far as this peer can tell."""
+        if self._config.mode == "steps":
+            return self._config.steps
+        return local_steps(self._block_s, other.step_s, 0, self._config)
+
     def _note_shares(self, timing: BlockTiming) -> None:
         before = self._timing
         spent = [timing.compute_s - before.compute_s, timing.mix_s - before.mix_s, timing.wait_s - before.wait_s]
@@ -142,8 +148,7 @@ class Pacer:
             return normalised_scale(rate(own), [rate(own), *map(rate, others)])
         if self._config.mode == "steps":
             return 1.0
-        planned = [local_steps(self._block_s, pace.step_s, 0, self._config) for pace in others]
-        return normalised_scale(steps, [steps, *planned])
+        return normalised_scale(steps, [steps, *map(self.steps_of, others)])
 
     def _notice(self) -> Paced | None:
         limit = self._why if self._limit == "wish" else self._limit

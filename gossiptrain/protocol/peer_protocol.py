@@ -159,6 +159,7 @@ class PeerProtocol:
         return view_of(
             self.config,
             self._membership,
+            self._pacer,
             topology=self._rewiring.topology,
             neighbours=set(self.neighbours()),
             counters={**self._traffic, **self.counters},

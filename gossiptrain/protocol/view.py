@@ -6,7 +6,9 @@ from collections.abc import Collection
 
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.membership import Membership
-from gossiptrain.protocol.notices import MemberStatus, Status
+from gossiptrain.protocol.messages import Pace
+from gossiptrain.protocol.notices import MemberStatus, PaceStatus, Status
+from gossiptrain.protocol.pacer import Pacer
 from gossiptrain.protocol.rewiring import Topology, describe
 
 SHOWN_MAX = 256
@@ -15,6 +17,7 @@ SHOWN_MAX = 256
 def view_of(
     config: ProtocolConfig,
     membership: Membership,
+    pacer: Pacer,
     *,
     topology: Topology,
     neighbours: Collection[str],
@@ -34,6 +37,7 @@ def view_of(
             silent_s=round(max(0.0, now - other.heard_s), 3),
             neighbour=other.name in neighbours,
             incarnation=other.incarnation,
+            pace=_pace(other.pace, pacer) if other.is_living else None,
         )
         for other in others[:SHOWN_MAX]
     )
@@ -49,6 +53,20 @@ def view_of(
         counters=dict(sorted(counters.items())),
         incarnation=membership.incarnation(),
         local_health=membership.health(),
+        pace=_pace(pacer.pace, pacer, pacer.plan.steps),
+    )
+
+
+def _pace(pace: Pace | None, pacer: Pacer, steps: int = 0) -> PaceStatus | None:
+    if pace is None or not pace.step_s:
+        return None
+    return PaceStatus(
+        step_s=round(pace.step_s, 6),
+        steps=steps or pacer.steps_of(pace),
+        compute_share=round(1 - pace.mix_share - pace.wait_share, 4),
+        mix_share=round(pace.mix_share, 4),
+        wait_share=round(pace.wait_share, 4),
+        samples_per_s=round(pace.samples_per_s, 2),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ import msgspec
 import numpy as np
 
 from gossiptrain.errors import ConfigurationError
-from gossiptrain.protocol.notices import Notice
+from gossiptrain.protocol.notices import Notice, Paced
 from gossiptrain.reports.record import Array, Blocks, FaultRecord, ProcessRecord, RunRecord, Samples, natural
 
 SILENT_S = 10.0  # a peer of a going run reports twice a second; one that is silent for so long has vanished
 PEER_SAYS = ("t", "elapsed_s", "kind", "step", "longest_gap_s", "neighbours", "members", "exchanges")
+PEER_SAYS += ("compute_s", "mix_s", "wait_s")
+FIRST_BLOCK_STEPS = 4  # where `sync_every` is a time or "auto"
 MOMENTS_MAX = 2000
 NEXT_PROCESS_S = 0.1  # nobody starts a process again within it
 STOOD_STEPS = 3  # a gap of so many usual ones, and STOOD_S, is no step but a pause
@@ -77,14 +80,15 @@ def _record(folder: Path, lives: list[_Life], config: Line, summary: Line) -> Ru
     zero = min(life.began() for life in lives)
     newest = max(life.last() for life in lives)
     is_going = not summary and time.time() - newest < SILENT_S
-    sync_every = int(config.get("sync_every") or 1)
+    given = str(config.get("sync_every") or 1)
+    steps = int(given) if given.isdecimal() else FIRST_BLOCK_STEPS
     ends = summary.get("peers", {})
     latest = {life.name: life.number for life in lives}
     processes = []
     for life in lives:
         is_latest = latest[life.name] == life.number
         end, reason = _end(life, ends.get(life.name, {}) if is_latest else {}, is_going and is_latest, newest)
-        processes.append(_process(life, zero, end, reason, sync_every))
+        processes.append(_process(life, zero, end, reason, steps))
     remarks = ("The run was still going when it was read: this is the run so far.",) if is_going else ()
     if not summary and not is_going:
         remarks = ("There is no summary.json: how peers ended is told from their own last words.",)
@@ -158,13 +162,14 @@ def _end(life: _Life, exited: Mapping[str, Any], is_going: bool, newest: float) 
     return "crashed", "it said nothing more"
 
 
-def _process(life: _Life, zero: float, end: str, reason: str, sync_every: int) -> ProcessRecord:
+def _process(life: _Life, zero: float, end: str, reason: str, first_steps: int) -> ProcessRecord:
     final = next((line for line in reversed(life.lines) if line["kind"] == "Finished"), {})
     progress = [line for line in life.lines if line["kind"] == "Progress"]
     last_said = final or (progress[-1] if progress else {})
     sent, counters = int(last_said.get("bytes_sent") or 0), final.get("counters") or {}
     snapshots = int(counters.get("snapshot_bytes_sent", 0))
     began_s = life.began() - zero
+    notices = tuple((line["t"] - zero, notice) for line in life.lines if (notice := _notice(line)) is not None)
     return ProcessRecord(
         name=life.name,
         number=life.number,
@@ -173,11 +178,12 @@ def _process(life: _Life, zero: float, end: str, reason: str, sync_every: int) -
         end=end,
         reason=reason,
         steps=len(life.steps),
-        blocks=_blocks(life.steps - zero, began_s, sync_every),
-        notices=tuple((line["t"] - zero, notice) for line in life.lines if (notice := _notice(line)) is not None),
+        blocks=_blocks(life.steps - zero, began_s, _sizes(first_steps, notices)),
+        notices=notices,
         first_step=max(0, int(last_said.get("step") or 0) - len(life.steps)) if final else _first_step(progress),
         traffic={"bytes": sent - snapshots, "snapshot_bytes": snapshots},
         counters=counters,
+        spent_s={part: float(last_said.get(f"{part}_s") or 0.0) for part in ("compute", "mix", "wait")},
     )
 
 
@@ -186,8 +192,24 @@ def _first_step(progress: list[Line]) -> int:
     return int(min((line.get("step") or 0 for line in progress), default=0))
 
 
-def _blocks(steps_s: Array, began_s: float, size: int) -> Blocks:
-    """Groups steps by the run's `sync_every`, and cuts where training stood still.
+def _sizes(first_steps: int, notices: Iterable[tuple[float, Notice]]) -> list[tuple[float, int]]:
+    """Since when (seconds) blocks have had so many steps."""
+    paced = [(time_s, notice.steps) for time_s, notice in notices if isinstance(notice, Paced)]
+    return [(float("-inf"), first_steps), *paced]
+
+
+def _beginnings(steps_s: Array, sizes: list[tuple[float, int]]) -> list[int]:
+    """The numbers of the steps that blocks begin with, where nothing stood still."""
+    found, at = [], 0
+    since_s = [time_s for time_s, _ in sizes]
+    while at < len(steps_s):
+        found.append(at)
+        at += max(1, sizes[bisect_right(since_s, steps_s[at]) - 1][1])
+    return found
+
+
+def _blocks(steps_s: Array, began_s: float, sizes: list[tuple[float, int]]) -> Blocks:
+    """Groups steps by the numbers that blocks had, and cuts where training stood still.
 
     A block begins where the one before ended, or a usual step before its first is done if training stood still.
     """
@@ -197,7 +219,7 @@ def _blocks(steps_s: Array, began_s: float, size: int) -> Blocks:
     gaps_s[0] = min(steps_s[0] - began_s, float(np.median(gaps_s[1:]))) if len(steps_s) > 1 else 0.0
     usual_s = float(np.median(gaps_s))
     stood = gaps_s > STOOD_STEPS * usual_s + STOOD_S
-    firsts = np.unique(np.concatenate([np.arange(0, len(steps_s), size), np.flatnonzero(stood)]))
+    firsts = np.unique(np.concatenate([_beginnings(steps_s, sizes), np.flatnonzero(stood)]).astype(np.int64))
     lasts = np.append(firsts[1:], len(steps_s)) - 1
     begins_s = np.concatenate([[steps_s[0] - gaps_s[0]], steps_s[lasts[:-1]]])
     pauses_s = np.where(stood[firsts], gaps_s[firsts] - usual_s, 0.0)

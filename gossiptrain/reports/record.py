@@ -54,6 +54,7 @@ class ProcessRecord:
         joined_s: since when it counts in mixing; infinity if it never did.
         end: one of `ENDS`; "" while it lives. reason: in words, where there is more to say.
         first_step: steps behind the state that it began from. steps: optimizer steps that it took itself.
+        spent_s: seconds of training by what they went into: "compute", "mix", "wait".
         notices: (seconds, notice), in order. traffic, counters: totals by name.
     """
 
@@ -69,6 +70,7 @@ class ProcessRecord:
     first_step: int = 0
     traffic: Mapping[str, int] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
+    spent_s: Mapping[str, float] = field(default_factory=dict)
     joined_s: float = field(init=False)
 
     def __post_init__(self) -> None:

@@ -103,6 +103,12 @@ class Blocks:
             self._boundary(driver, step_count)
             self.clock.resume()
 
+    def spent(self) -> dict[str, float]:
+        """What training's time went into so far, in seconds, for the event log."""
+        clock = self.clock
+        parts = {"compute_s": clock.compute_s, "mix_s": clock.mix_s, "wait_s": clock.wait_s}
+        return {name: round(seconds, 4) for name, seconds in parts.items()}
+
     def _boundary(self, driver: Driver, step_count: int) -> None:
         self._look_at_change(driver)
         if self._is_synchronous:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from gossiptrain.dashboard.events import EventTail, PeerView, Storyteller, Watcher
-from gossiptrain.dashboard.status import show
+from gossiptrain.dashboard.status import show, together
 from gossiptrain.dashboard.table import Caption, chart, clock, draw, short_names
 from gossiptrain.dashboard.terminal import LineDisplay, LogDisplay, TableDisplay, open_display
 from gossiptrain.dashboard.tracebacks import TracebackFilter
-from gossiptrain.protocol.notices import MemberStatus, Status
+from gossiptrain.protocol.notices import MemberStatus, PaceStatus, Status
 
 TRACEBACK = [
     "Traceback (most recent call last):",
@@ -224,3 +224,24 @@ def test_a_peers_view_of_its_run_is_printed():
     assert "peer-1   alive      3    900" in text
     assert "sent 7.8 MB of snapshots and 0.01 MB of messages, received 0.0 MB and 0.00 MB" in text
     assert "no_link 2" in text
+
+
+def test_the_paces_of_all_who_told_them_are_shown_beside_each_other():
+    def pace(step_s: float, steps: int, wait: float, samples_per_s: float = 0.0) -> PaceStatus:
+        return PaceStatus(step_s, steps, 0.9 - wait, 0.1, wait, samples_per_s)
+
+    members = (
+        MemberStatus("peer-1", "tcp://127.0.0.1:2", "alive", 900, 0.5, True, pace=pace(0.2, 4, 0.0)),
+        MemberStatus("peer-2", "tcp://127.0.0.1:3", "alive", 300, 0.1, False),
+    )
+    console, file = screen()
+    view = Status("peer-0", "abc", 1000, 2, True, "overlay", "ad_psgd", members, {}, pace=pace(0.05, 16, 0.25))
+    answers = [
+        Status("peer-1", "abc", 901, 2, True, "overlay", "ad_psgd", (), {}, pace=pace(0.1, 8, 0.0)),
+        Status("peer-2", "other run", 1, 2, True, "overlay", "ad_psgd", (), {}, pace=pace(0.1, 8, 0.0)),
+    ]
+    show(together(view, answers), console)
+    lines = [line.split() for line in text_of(file).splitlines()]
+    assert ["peer-0", "20.0", "16", "67%", "65%", "10%", "25%"] in lines
+    assert ["peer-1", "10.0", "8", "33%", "90%", "10%", "0%"] in lines
+    assert not any(line[:1] == ["peer-2"] and len(line) == 7 and line[2] == "8" for line in lines)

@@ -131,7 +131,7 @@ def test_dead_and_departed_peers_speeds_count_no_more() -> None:
     crash = FaultSchedule().leave(4, at_s=30.0)
     simulation = Simulation(5, workload=TimedWorkload(1000, rows), formed=True, seed=7, sync_every="auto", faults=crash)
     simulation.run(60.0)
-    blocks = simulation.processes[0].training.blocks
+    blocks = simulation.living()[0].training.blocks
     before = [b.steps for b in blocks if 20 < b.end_s < 30]
     assert np.mean(before) == pytest.approx(6 * 0.2 / 0.05, rel=0.1)
     assert blocks[-1].steps < 0.6 * np.mean(before)
