@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from gossiptrain.peer_config import PeerConfig
     from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig
     from gossiptrain.reports import compare, open_run
+    from gossiptrain.runtime.micro_batches import MicroBatches
+    from gossiptrain.runtime.resources import Resources, device, resources
     from gossiptrain.transport import TransportConfig
 
 _HOMES = {
@@ -45,6 +47,10 @@ _HOMES = {
     "MembershipConfig": "protocol.config",
     "TransportConfig": "transport",
     "compare": "reports",
+    "device": "runtime.resources",
+    "MicroBatches": "runtime.micro_batches",
+    "Resources": "runtime.resources",
+    "resources": "runtime.resources",
     "open_run": "reports",
     "AddressInUseError": "errors",
     "ConfigurationError": "errors",
@@ -64,12 +70,14 @@ __all__ = [
     "ExchangeConfig",
     "GossipTrainError",
     "MembershipConfig",
+    "MicroBatches",
     "MixerMismatchError",
     "ModelMismatchError",
     "NameTakenError",
     "Peer",
     "PeerConfig",
     "PeerStoppedError",
+    "Resources",
     "RunMismatchError",
     "SeedUnreachableError",
     "TransportConfig",
@@ -78,7 +86,9 @@ __all__ = [
     "attach",
     "compare",
     "d_psgd",
+    "device",
     "open_run",
+    "resources",
 ]
 
 

@@ -5,20 +5,14 @@ Found without importing a deep-learning framework, so that the launcher stays li
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 
+from gossiptrain.runtime import cores
+
 NVIDIA_SMI_TIMEOUT_S = 10.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def cores() -> int:
-    """Counts the cores that this process may use, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def gpus(environ: Mapping[str, str]) -> list[str]:
@@ -44,9 +38,10 @@ def environment(
         peers: How many are started together.
         gpu_names: What `gpus` returned; dealt out in turn, so peers beyond their number share.
         environ: The launcher's own environment; thread counts set there are kept unless `threads` is given.
-        threads: CPU threads per peer; None divides the cores evenly, at least one each.
+        threads: CPU threads per peer; None divides the cores that this machine's limits leave (see `runtime.cores`),
+            at least one each.
     """
-    share = threads if threads is not None else max(1, cores() // peers)
+    share = threads if threads is not None else cores.threads_for(cores.usable(), peers)
     kept = {} if threads is not None else environ
     values = {variable: str(share) for variable in _THREAD_VARIABLES if variable not in kept}
     if gpu_names:

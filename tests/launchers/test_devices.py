@@ -9,9 +9,13 @@ import pytest
 from gossiptrain.launchers import devices
 
 
-@pytest.mark.parametrize(("cores", "peers", "share"), [(8, 2, "4"), (8, 3, "2"), (2, 4, "1"), (1, 1, "1")])
-def test_cores_are_divided_and_everybody_gets_at_least_one(monkeypatch, cores, peers, share):
-    monkeypatch.setattr(devices, "cores", lambda: cores)
+@pytest.mark.parametrize(
+    ("cores", "peers", "share"), [(8, 2, "3"), (8, 3, "2"), (2.5, 1, "2"), (2, 4, "1"), (0.5, 1, "1")]
+)
+def test_cores_are_divided_one_of_four_or_more_is_left_to_the_network_and_everybody_gets_at_least_one(
+    monkeypatch, cores, peers, share
+):
+    monkeypatch.setattr(devices.cores, "usable", lambda: cores)
     values = devices.environment(0, peers, [], {})
     assert values == {"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share}
 
