@@ -1,11 +1,13 @@
 """Outgoing snapshots: cut into chunks, sent as credit allows; behind the one under way, only the latest waits.
 
 Credit is what bounds memory. libzmq counts messages, not bytes, and would take a whole model for a receiver that reads
-nothing; here at most `credit_bytes` are under way that the receiver has not confirmed, on either side.
+nothing; here at most `credit_bytes` are under way that the receiver has not confirmed, on either side. A bandwidth budget
+(`throttle`) holds chunks back that would go over the network; shared memory is no part of it.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from gossiptrain.transport.chunks import HEADER_BYTES, ChunkHeader, Credit, Payl
 from gossiptrain.transport.config import TransportConfig
 from gossiptrain.transport.links import Link
 from gossiptrain.transport.shared_memory import Segment
+from gossiptrain.transport.throttle import Throttle
 
 
 class Transfer:
@@ -65,6 +68,10 @@ class DataLink(Link):
 
     `_current` stays until it is confirmed; over TCP only until it is sent, when another waits. A slot of the shared
     segment is written again only when its credit is there; a transfer that ends before leaves the segment to its receiver.
+
+    Attributes:
+        throttled_bytes: what the chunk takes that waits for the bandwidth budget; 0 while none does. Call `push` when it
+            may go.
     """
 
     def __init__(
@@ -76,11 +83,14 @@ class DataLink(Link):
         *,
         number: int,
         shares_memory: bool,
+        throttle: Throttle,
     ) -> None:
+        self._throttle = throttle
+        self.throttled_bytes = 0
         self._checksum = config.checksum
         self._number = number
         self._shares_memory = shares_memory
-        self._tcp_window = _Window(config.chunk_bytes, config.credit_bytes)
+        self._tcp_window = _Window(throttle.chunk_bytes(config.chunk_bytes), throttle.credit_bytes(config.credit_bytes))
         slot_bytes = config.segment_bytes // _SLOTS
         self._window = _Window(slot_bytes, _SLOTS * slot_bytes) if shares_memory else self._tcp_window
         self._segment: Segment | None = None
@@ -138,6 +148,7 @@ class DataLink(Link):
 
     def push(self) -> None:
         self.is_blocked = False
+        self.throttled_bytes = 0
         while self.is_up:
             transfer = self._current
             if transfer is not None and self._makes_way(transfer):
@@ -151,7 +162,7 @@ class DataLink(Link):
             if transfer.is_sent or not self._window.is_open(transfer):
                 return
             if not self._send_chunk(transfer):
-                self.is_blocked = True
+                self.is_blocked = not self.throttled_bytes
                 return
 
     def drop_waiting(self) -> None:
@@ -188,6 +199,10 @@ class DataLink(Link):
     def _send_chunk(self, transfer: Transfer) -> bool:
         segment = self._open_segment()
         chunk = transfer.payload[transfer.sent : transfer.sent + self._window.chunk_bytes]
+        cost = HEADER_BYTES + len(chunk) if segment is None else 0
+        if cost and not self._throttle.take(cost, time.monotonic()):
+            self.throttled_bytes = cost
+            return False
         header = ChunkHeader(
             payload=Payload.INLINE if segment is None else Payload.SHARED,
             link=self._number,
@@ -200,6 +215,8 @@ class DataLink(Link):
         if is_taken:
             transfer.sent += len(chunk)
             self.counters["snapshot_bytes_sent"] += len(chunk)
+        elif cost:
+            self._throttle.give_back(cost)
         return is_taken
 
     def _open_segment(self) -> Segment | None:

@@ -43,6 +43,7 @@ from gossiptrain.transport.shared_memory import IS_AVAILABLE
 from gossiptrain.transport.snapshots_in import SnapshotReceiver
 from gossiptrain.transport.snapshots_out import DataLink, Transfer
 from gossiptrain.transport.sockets import open_inbox, reachable_address
+from gossiptrain.transport.throttle import Throttle
 from gossiptrain.transport.wakeup import Wakeup
 
 # Work of one pass: enough to keep the sockets busy, little enough that control messages wait some milliseconds at most.
@@ -86,6 +87,7 @@ class ZeroMQTransport:
     def __init__(self, config: TransportConfig, boot: int) -> None:
         self.counters: Counter[str] = Counter()
         self._config = config
+        self._throttle = Throttle(config.max_mbps)
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 16384)
         self._links: dict[tuple[str, Lane], Link] = {}
@@ -210,7 +212,8 @@ class ZeroMQTransport:
         deadline = time.monotonic() + timeout_s
         while True:
             wait_s = 0.0 if self._happened else max(0.0, deadline - time.monotonic())
-            self._pass(math.ceil(1000 * wait_s))
+            self._pass(math.ceil(1000 * min(wait_s, self._throttled_s())))
+            self._push_throttled()
             if self._happened or self._is_woken or time.monotonic() >= deadline:
                 self._is_woken = False
                 events = list(self._happened)
@@ -239,7 +242,15 @@ class ZeroMQTransport:
         host, _ = split_address(address)
         is_same_host = is_loopback(host) or host == split_address(self.data_address)[0]
         shares = is_same_host and self._config.shared_memory and IS_AVAILABLE
-        link = DataLink(self._context, self._config, address, self.counters, number=number, shares_memory=shares)
+        link = DataLink(
+            self._context,
+            self._config,
+            address,
+            self.counters,
+            number=number,
+            shares_memory=shares,
+            throttle=self._throttle,
+        )
         self._links_by_number[number] = link
         return link
 
@@ -264,6 +275,20 @@ class ZeroMQTransport:
                 outputs[link.probe.socket.fileno()] = partial(self._finish_probe, link)
         for handler in self._polled.wait(timeout_ms, outputs):
             handler()
+
+    def _throttled_s(self) -> float:
+        """Returns in how many seconds the next chunk that waits for the bandwidth budget may go."""
+        if not self._throttle.is_waiting:
+            return math.inf
+        waiting = [link.throttled_bytes for link in self._links_by_number.values() if link.throttled_bytes]
+        return self._throttle.wait_s(min(waiting), time.monotonic()) if waiting else math.inf
+
+    def _push_throttled(self) -> None:
+        if not self._throttle.is_waiting:
+            return
+        for link in list(self._links_by_number.values()):
+            if link.throttled_bytes:
+                link.push()
 
     def _read_wakeup(self) -> None:
         self._wakeup.clear()

@@ -44,6 +44,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(little_memory):
         total += float(part_loss)
     assert float(loss) == pytest.approx(total, rel=1e-4)
     for gradient, parameter in zip(mine, model.parameters(), strict=True):
+        assert parameter.grad is not None
         assert torch.allclose(gradient, parameter.grad, rtol=1e-3, atol=1e-6)
     allocated = torch.cuda.memory_allocated()
     micro.backward(lambda x: model(x).square().mean(), x)
