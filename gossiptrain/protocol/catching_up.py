@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gossiptrain.protocol.budget import Line
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.donating import FREEZE_PATIENCE, Donor
@@ -77,15 +78,16 @@ class _Pull:
 class CatchingUp:
     """Both ends of a pull. `done` says whether this peer counts in mixing."""
 
-    def __init__(self, config: ProtocolConfig, count: Callable[[str], None]) -> None:
+    def __init__(self, config: ProtocolConfig, count: Callable[[str], None], line: Line | None = None) -> None:
         """
         Args:
             count: adds one to a counter of this name.
+            line: this peer's line out; None for one of its own.
         """
         self._config = config
         self._timing = config.exchange
         self._count = count
-        self._donor = Donor(config)
+        self._donor = Donor(config, line or Line(config.limits))
         self._own: _Pull | None = None
         self._fetch = Fetch()
         self._adopting: Member | None = None

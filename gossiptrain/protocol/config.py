@@ -10,6 +10,7 @@ from typing import Any, Literal
 import networkx as nx
 
 from gossiptrain.errors import ConfigurationError
+from gossiptrain.protocol.budget import SendLimits
 from gossiptrain.protocol.pacing import PacingConfig
 
 TopologySpec = str | nx.Graph | Callable[[tuple[str, ...]], nx.Graph]
@@ -186,6 +187,7 @@ class ProtocolConfig:
         pair_weight: weight given to the partner in a pair; in (0, 0.5].
         pacing: how many local steps there are between two boundaries.
         seed: fixes the graph (must be equal on all peers).
+        limits: what bounds this peer's exchanges; others may have other limits.
     """
 
     name: str
@@ -205,8 +207,11 @@ class ProtocolConfig:
     seed: int = 0
     membership: MembershipConfig = field(default_factory=MembershipConfig)
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
+    limits: SendLimits = field(default_factory=SendLimits)
 
     def __post_init__(self) -> None:
+        timing = self.exchange
+        self.limits.check(self.snapshot_bytes, timing.transfer_timeout_s, timing.round_timeout_s, self.kind)
         if not self.name or len(self.name) > 128:
             raise ConfigurationError(f"name={self.name!r}: must have 1 to 128 characters")
         for field_name, limit in (("run_id", 256), ("mixer", 256), ("control_address", 256), ("data_address", 256)):

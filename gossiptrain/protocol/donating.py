@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gossiptrain.protocol.budget import Line
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import (
     CancelSnapshot,
@@ -52,10 +53,12 @@ class _Served:
 class Donor:
     """Gives this peer's state to newcomers."""
 
-    def __init__(self, config: ProtocolConfig) -> None:
+    def __init__(self, config: ProtocolConfig, line: Line) -> None:
         self._boot = config.boot
         self._timing = config.exchange
+        self._line = line
         self._bytes_per_s = config.exchange.state_mbps * 125e3
+        self._served_max = line.newcomers_max(SERVED_MAX, config.snapshot_bytes, self._timing.transfer_timeout_s)
         self._served: dict[ExchangeId, _Served] = {}
         self._is_freezing = False
         self._frozen: StateFrozen | None = None
@@ -69,7 +72,7 @@ class Donor:
         is_old = self._frozen is not None and now >= self._share_until_s
         if is_old and not self._served:
             return self._thaw() + self.offered(exchange, sender, now)
-        if is_old or len(self._served) >= SERVED_MAX:
+        if is_old or len(self._served) >= self._served_max:
             return [Send(sender.control_address, Reject(exchange, "busy", 0))]
         patience_s = FREEZE_PATIENCE * self._timing.transfer_timeout_s
         served = self._served[exchange] = _Served(exchange, sender, now + patience_s)
@@ -160,8 +163,9 @@ class Donor:
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do."""
         times_s = [served.deadline_s for served in self._served.values()]
-        if any(served.waiting for served in self._served.values()):
-            times_s.append(self._paced_until_s)
+        for served in self._served.values():
+            if served.waiting:
+                times_s.append(max(self._paced_until_s, self._line.free_at_s(served.partner.data_address)))
         if self._frozen is not None:
             times_s.append(self._thaw_at_s())
         return min(times_s, default=NEVER_S)
@@ -179,17 +183,20 @@ class Donor:
         effects: list[Effect] = []
         for served in self._served.values():
             piece, state = served.waiting, self._frozen
-            if piece is None or state is None or now < self._paced_until_s:
+            address = served.partner.data_address
+            if piece is None or state is None or now < max(self._paced_until_s, self._line.free_at_s(address)):
                 continue
             nbytes = piece.end - piece.begin or state.manifest_bytes
-            self._paced_until_s = now + nbytes / self._bytes_per_s
+            self._line.spend(address, nbytes, now)
+            # Of a limited line exchanges keep half.
+            fastest = self._line.bytes_per_s / 2 if self._line.counts(address) else self._bytes_per_s
+            self._paced_until_s = now + nbytes / min(self._bytes_per_s, fastest)
             served.waiting, served.under_way = None, TransferKey(self._boot, piece.piece)
             served.deadline_s = now + self._timing.transfer_s(nbytes)
-            address, version = served.partner.data_address, piece.version
             if piece.end:
-                effects.append(SendPiece(address, served.under_way, version, piece.begin, piece.end))
+                effects.append(SendPiece(address, served.under_way, piece.version, piece.begin, piece.end))
             else:
-                effects.append(SendManifest(address, served.under_way, version))
+                effects.append(SendManifest(address, served.under_way, piece.version))
         return effects
 
     def _cancel(self, served: _Served) -> list[Effect]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gossiptrain.protocol.budget import Line
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import Connect, Discard, Effect, ExpectSnapshot, Mix, Notify, Release, Send
@@ -36,15 +37,25 @@ from gossiptrain.protocol.open_exchange import NEVER_S, OpenExchange
 from gossiptrain.protocol.partner_search import PartnerSearch
 
 ASK_AGAIN_S = 2.0
-# Each exchange set aside holds two snapshots in memory.
-ASIDE_MAX = 2
 
 
 class PairExchange:
     """Decides who exchanges with whom and when both ends may commit; see the module's text."""
 
-    def __init__(self, config: ProtocolConfig, chance: Chance, member: Callable[[str], Member | None]) -> None:
+    def __init__(
+        self,
+        config: ProtocolConfig,
+        chance: Chance,
+        member: Callable[[str], Member | None],
+        line: Line | None = None,
+    ) -> None:
+        """
+        Args:
+            line: this peer's line out; None for one of its own.
+        """
         self._config = config
+        self._line = line or Line(config.limits)
+        self._line_free_s = NEVER_S
         self._timing = config.exchange
         self._chance = chance
         self._member = member
@@ -106,7 +117,7 @@ class PairExchange:
             *effects,
             ExpectSnapshot(self._slot.theirs(), sender.control_address),
             Send(sender.control_address, Accept(offer.exchange, len(self._neighbours))),
-            *self._slot.send_mine(self._version, self._config.boot),
+            *self._send_mine(self._slot, self._version, now),
         ]
 
     def accepted(self, accept: Accept, sender: Member, now: float) -> list[Effect]:
@@ -120,7 +131,7 @@ class PairExchange:
         if self._version is None:
             return self._fail(slot, "no snapshot", now)
         slot.accepted, slot.deadline_s = True, now + self._transfer_s
-        return slot.send_mine(self._version, self._config.boot)
+        return self._send_mine(slot, self._version, now)
 
     def rejected(self, reject: Reject, sender: Member, now: float) -> list[Effect]:
         """The partner cannot now, and will call."""
@@ -214,7 +225,7 @@ class PairExchange:
         if slot is not None:
             at_s = slot.deadline_s if slot.deadline_s < slot.ask_again_s else slot.ask_again_s
         else:
-            at_s = self._search.deadline_s() if self._is_free() else NEVER_S
+            at_s = min(self._search.deadline_s(), self._line_free_s) if self._is_free() else NEVER_S
         for found in self._aside:
             at_s = min(at_s, found.deadline_s, found.ask_again_s)
         return at_s
@@ -233,6 +244,9 @@ class PairExchange:
         member = self._member(name)
         if member is None or member.state != "alive" or (name in self._shunned and now < self._shunned[name][0]):
             return False
+        if not self._line.is_free(member.data_address, now):
+            self._line_free_s = self._line.free_at_s(member.data_address)
+            return False
         return not any(found.partner.name == name for found in self._aside) if self._aside else True
 
     def _yields_to(self, slot: OpenExchange, sender: Member) -> bool:
@@ -240,6 +254,8 @@ class PairExchange:
         return crossing and slot.partner.boot == sender.boot and sender.name < self._config.name
 
     def _begin(self, now: float) -> list[Effect]:
+        if now >= self._line_free_s:
+            self._line_free_s = NEVER_S
         if not self._is_free() or self._search.waits(now):
             return []
         usable = [name for name in self._neighbours if self._may_use(name, now)]
@@ -257,6 +273,10 @@ class PairExchange:
             ExpectSnapshot(self._slot.theirs(), partner.control_address),
             Send(partner.control_address, Offer(exchange, "pair", 0, len(self._neighbours))),
         ]
+
+    def _send_mine(self, slot: OpenExchange, version: int, now: float) -> list[Effect]:
+        self._line.spend(slot.partner.data_address, self._config.snapshot_bytes, now)
+        return slot.send_mine(version, self._config.boot)
 
     def _commit_if_sure(self, found: OpenExchange, now: float) -> list[Effect]:
         if not (found.is_in_doubt() and found.they_hold_mine):
@@ -277,12 +297,15 @@ class PairExchange:
         ]
 
     def _set_aside(self, slot: OpenExchange, now: float) -> list[Effect]:
-        """Frees the slot for others while the partner's word is awaited."""
-        self._take_out(slot)
+        """Frees the slot for others while the partner's word is awaited; each set aside holds two snapshots in memory."""
         slot.deadline_s = NEVER_S
+        if not self._config.limits.asides_max:
+            return []
+        self._take_out(slot)
         self._aside.append(slot)
         self._search.hurry()
-        effects = self._fail(self._aside[0], "too many in doubt", now) if len(self._aside) > ASIDE_MAX else []
+        asides_max = self._config.limits.asides_max
+        effects = self._fail(self._aside[0], "too many in doubt", now) if len(self._aside) > asides_max else []
         return [*effects, *self._begin(now)]
 
     def _fail(self, found: OpenExchange, reason: str, now: float, tell: bool = True) -> list[Effect]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gossiptrain.protocol import messages as m
+from gossiptrain.protocol.budget import Line
 from gossiptrain.protocol.catching_up import CatchingUp
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
@@ -28,9 +29,10 @@ class Exchanges:
     def __init__(
         self, config: ProtocolConfig, member: Callable[[str], Member | None], count: Callable[[str], None]
     ) -> None:
-        self.catching_up = CatchingUp(config, count)
-        self.pairs = PairExchange(config, Chance(config.seed, config.name, config.boot), member)
-        self.rounds = NeighbourhoodRounds(config, member)
+        line = Line(config.limits)
+        self.catching_up = CatchingUp(config, count, line)
+        self.pairs = PairExchange(config, Chance(config.seed, config.name, config.boot), member, line)
+        self.rounds = NeighbourhoodRounds(config, member, line)
         self._mixing = self.rounds if config.kind == "round" else self.pairs
         self._parts: tuple[Part, ...] = (self.catching_up, self._mixing)
         self._count = count

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gossiptrain.protocol.budget import Line
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.effects import (
     CancelSnapshot,
@@ -87,8 +88,15 @@ class NeighbourhoodRounds:
         number: of the present round. plan: what training does until the next boundary.
     """
 
-    def __init__(self, config: ProtocolConfig, member: Callable[[str], Member | None]) -> None:
+    def __init__(
+        self, config: ProtocolConfig, member: Callable[[str], Member | None], line: Line | None = None
+    ) -> None:
+        """
+        Args:
+            line: this peer's line out; None for one of its own.
+        """
         self._config = config
+        self._line = line or Line(config.limits)
         self._member = member
         self._round: _Round | None = None
         self.number = 0
@@ -124,6 +132,7 @@ class NeighbourhoodRounds:
         """The training thread waits at a boundary with this snapshot: begin the round that `advance` opened."""
         self._takes_part = True
         trusted = [m for name in neighbours if (m := self._member(name)) and m.state == "alive"]
+        trusted = self._affordable(trusted, now)
         if not trusted or version is None:
             return [*self._answer_waiting(now), self._go()]
         timeout_s = self._config.exchange.round_timeout_s
@@ -162,6 +171,7 @@ class NeighbourhoodRounds:
             return []
         edge.sent, edge.degree = True, offer.degree
         key = TransferKey(self._config.boot, offer.exchange)
+        self._line.spend(sender.data_address, self._config.snapshot_bytes, now)
         return [SendSnapshot(sender.data_address, key, current.version)]
 
     def rejected(self, reject: Reject, sender: Member, now: float) -> list[Effect]:
@@ -272,6 +282,19 @@ class NeighbourhoodRounds:
         return min(self._round.deadline_s, *(edge.answers_by_s for edge in self._round.edges.values()))
 
     # How it is done
+
+    def _affordable(self, partners: list[Member], now: float) -> list[Member]:
+        """Leaves those out that this peer's bandwidth and memory have no room for: the others skip these edges, too."""
+        others = [(partner.name, partner.data_address) for partner in partners]
+        found = self._line.affordable(
+            self._config.name,
+            others,
+            nbytes=self._config.snapshot_bytes,
+            turn=self.number,
+            timeout_s=self._config.exchange.round_timeout_s,
+            now=now,
+        )
+        return [partner for partner in partners if partner.name in found]
 
     def _asked(self) -> ExchangeId:
         return ExchangeId(self._config.boot, self.number)

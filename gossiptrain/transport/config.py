@@ -37,8 +37,8 @@ class TransportConfig:
         segment_bytes: shared memory of one link to a peer of the same host, in place of credit_bytes; [16 KiB, 1 GiB].
             A quarter of it is one chunk: fewer and larger chunks mean fewer changes between processes (measured with
             100 MB: quarters of 4 MiB cost 25 % less CPU time than of 1 MiB, and larger ones hardly less).
-        max_mbps: what all snapshots and states together may take of the network, sent, in megabit a second; at least 0.2, and
-            0 for no limit. Averaged over two seconds it is passed by less than 10 %. Shared memory does not count.
+        max_mbps: what all snapshots and states together may take of the network, sent, in megabit a second; at least 0.2,
+            and 0 for no limit. Averaged over two seconds it is passed by less than 10 %. Shared memory does not count.
         linger_s: how long `close` may take to deliver what is queued on the control lane; [0, 10].
         retransmit_timeout_s: how long what was sent on the control lane may stay unacknowledged by the other's kernel
             before the link counts as broken and is opened anew; [0.5, 600]. Longer than the interruptions that the

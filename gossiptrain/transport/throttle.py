@@ -1,8 +1,8 @@
 """A bandwidth budget kept: a token bucket that all links for snapshots of a peer take from before each chunk.
 
-In any interval of T seconds at most `burst_bytes + T * bytes_per_s` are handed to the network, and the burst is a twentieth of
-a second's worth (at least one chunk): over two seconds that is 2.5 % above the budget, with the smallest budget allowed 9 %.
-Headers of chunks are counted; those of TCP, 3 % with usual packets, are not, nor is the control lane.
+In any interval of T seconds at most `burst_bytes + T * bytes_per_s` are handed to the network, and the burst is a twentieth
+of a second's worth (at least one chunk): over two seconds that is 2.5 % above the budget, with the smallest budget allowed
+9 %. Headers of chunks are counted; those of TCP, 3 % with usual packets, are not, nor is the control lane.
 """
 
 from __future__ import annotations

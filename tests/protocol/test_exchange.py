@@ -12,9 +12,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from gossiptrain.protocol.budget import SendLimits
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.effects import Discard, Effect, ExpectSnapshot, Mix, Notify, Release, Send, SendSnapshot
-from gossiptrain.protocol.exchange import ASIDE_MAX, PairExchange
+from gossiptrain.protocol.exchange import PairExchange
 from gossiptrain.protocol.membership import Member
 from gossiptrain.protocol.messages import Abort, Accept, ExchangeId, Offer, Received, Reject, TransferKey
 from gossiptrain.protocol.notices import Exchanged, ExchangeFailed, PeerDied, PeerSuspected, SnapshotRefused
@@ -308,7 +309,7 @@ def test_only_a_few_exchanges_are_kept_in_doubt() -> None:
     for index in range(5):
         in_doubt(alone, f"x{index}", now=float(index))
         alone.part.peer_lost(f"x{index}", False, index + 0.5)
-    assert len(alone.part.busy_with()) == ASIDE_MAX
+    assert len(alone.part.busy_with()) == SendLimits().asides_max
     assert alone.part.busy_with() == {"x3", "x4"}
 
 
