@@ -90,6 +90,11 @@ class Peer:
         return self._progress.step_count
 
     @property
+    def block_count(self) -> int:
+        """Blocks of local steps that have ended inside `with peer:`."""
+        return self._blocks.clock.blocks
+
+    @property
     def neighbours(self) -> tuple[str, ...]:
         """Names of the peers that this one exchanges with at present."""
         return self._driver.neighbours if self._driver else ()
