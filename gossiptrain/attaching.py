@@ -45,6 +45,8 @@ def attach(
     keep_checkpoints: int | None = None,
     resume: bool | str | Path | None = None,
     compile_busy_s: float | None = None,
+    max_mbps: float | None = None,
+    max_buffer_mb: float | None = None,
 ) -> Peer:
     """Makes this process a peer that trains `model` together with others.
 
@@ -81,6 +83,10 @@ def attach(
         resume: begin from the newest checkpoint in run_dir (True), or in the folder of another run.
         compile_busy_s: how long the first step of a compiled model may take before others suspect this peer, in seconds
             (default 300).
+        max_mbps: what snapshots and states may take of the network, sent by this peer, in megabit a second; at least 0.2,
+            and enough for exchanges to end before their time-outs. Default: no limit. Peers of one host do not count.
+        max_buffer_mb: what snapshots, received ones, their staging and states for newcomers may take of memory, in
+            megabytes; at least one exchange's worth. Default: no limit.
 
     Returns:
         The peer; nothing is sent before `with peer:`.
@@ -105,6 +111,8 @@ def attach(
             "checkpoint_every": str(checkpoint_every) if checkpoint_every is not None else None,
             "keep_checkpoints": keep_checkpoints,
             "resume": _resume(resume),
+            "max_mbps": max_mbps,
+            "max_buffer_mb": max_buffer_mb,
         },
         seed=seed,
         normalise=normalise,

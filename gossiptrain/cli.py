@@ -115,6 +115,8 @@ def _launch_config(options: SimpleNamespace) -> LaunchConfig:
         checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep_checkpoints,
         resume=resume,
+        max_mbps=options.max_mbps,
+        max_buffer_mb=options.max_buffer_mb,
     )
     _check_names(options.topology, options.mixer)
     _check_program(config.script)
@@ -161,6 +163,8 @@ def _peer(options: SimpleNamespace) -> int:
         checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep_checkpoints,
         resume="1" if options.resume else "",
+        max_mbps=options.max_mbps,
+        max_buffer_mb=options.max_buffer_mb,
     )
     _check_program(script)
     os.environ.update(settings.environment())

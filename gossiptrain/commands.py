@@ -61,6 +61,26 @@ _SHARED = (
         group="Network",
     ),
     Option(
+        "--max-mbps",
+        "What a peer may send of snapshots and states, in megabit a second, 0.2 or more; peers of one host do not count "
+        "[no limit]",
+        0.0,
+        "MBPS",
+        float,
+        "a number",
+        group="Network",
+    ),
+    Option(
+        "--max-buffer-mb",
+        "What a peer's buffers for exchanges may take of memory, in megabytes; at least about four times the model "
+        "[no limit]",
+        0.0,
+        "MB",
+        float,
+        "a number",
+        group="Network",
+    ),
+    Option(
         "--insecure",
         "Allow an address that other machines can reach, without encryption. For trusted networks only.",
         False,

@@ -21,7 +21,7 @@ from gossiptrain.peer_config import PeerConfig
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.events import Event, StepsCompleted
 from gossiptrain.protocol.peer_protocol import PeerProtocol
-from gossiptrain.runtime import beginning, state, status
+from gossiptrain.runtime import beginning, limits, resources, state, status
 from gossiptrain.runtime.address_file import AddressFile
 from gossiptrain.runtime.blocks import Blocks
 from gossiptrain.runtime.busy import BusyLeases, is_compiled, original
@@ -57,6 +57,8 @@ class Peer:
         self._is_compiled = is_compiled(model)
         self._settings = config.settings
         self._vector = ParameterVector(self._model, mix_buffers=config.mix_buffers)
+        self._limits = limits.plan(config, self._vector)
+        self._resources = resources.resources(self._vector.device)
         self._state = state.Model(self._model, optimizer, frozenset(spec.name for spec in self._vector.schema))
         self._progress = Progress()
         self._recorder = Recorder(self._settings.run_dir, self.name)
@@ -122,6 +124,11 @@ class Peer:
     def traffic(self) -> dict[str, int]:
         """Bytes sent and received so far ("bytes_sent", "bytes_received"), brought up to date twice a second."""
         return self._counting.traffic() if self._counting else {"bytes_sent": 0, "bytes_received": 0}
+
+    def buffers(self) -> dict[str, int]:
+        """Bytes held for exchanges by purpose, on top of the model: published, received, staged, states for newcomers."""
+        report = self._vector.memory_report()
+        return {**{key: value for key, value in report.items() if key != "parameters"}, **self._limits.held()}
 
     def record(self, **values: Any) -> None:
         """Shows values (numbers or one-element tensors) in this peer's progress, `loss` among them.
@@ -239,6 +246,7 @@ class Peer:
         config = self.config
         kind, topology = config.mixer.kind, config.topology if isinstance(config.topology, str) else ""
         self._recorder.record("Settings", pace=kind, topology=topology, sync_every=self._settings.sync_every)
+        self._recorder.record("Resources", **self._resources.described(), **self._limits.described())
         if begins.saved:
             self._recorder.record("Resumed", step=begins.step, path=begins.saved)
         return driver
@@ -275,6 +283,7 @@ class Peer:
                 seed=config.seed,
                 membership=config.membership,
                 exchange=config.exchange,
+                limits=self._limits.of_sending(transport.data_address),
             )
         )
         return Driver(
@@ -297,6 +306,7 @@ class Peer:
             post=driver.tell,
             run_soon=driver.run_soon,
             step_s=lambda: (self.step_count, self._progress.average_step_s()),
+            room=self._limits.room,
         )
 
     def _identity(self) -> state.Identity:

@@ -77,7 +77,8 @@ class PeerConfig:
             ConfigurationError: other machines could reach the address, and that was not agreed to.
         """
         settings = self.settings
-        return replace(self.transport, listen=settings.listen, insecure=settings.insecure)
+        max_mbps = settings.max_mbps or self.transport.max_mbps
+        return replace(self.transport, listen=settings.listen, insecure=settings.insecure, max_mbps=max_mbps)
 
 
 def configure(

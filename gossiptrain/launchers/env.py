@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gossiptrain import intervals
+from gossiptrain.budgets import check_mbps, check_megabytes
 from gossiptrain.errors import ConfigurationError
 
 PREFIX = "GOSSIPTRAIN_"
@@ -49,6 +50,8 @@ class PeerSettings:
         checkpoint_every: Steps ("500") or time ("10min") between two checkpoints; "" writes none.
         keep_checkpoints: So many of the newest checkpoints are kept, at least 1.
         resume: Begin from a checkpoint: "1" of this run's folder, else the folder of a run; "" begins anew.
+        max_mbps: What snapshots and states may take of the network, sent, in megabit a second; 0 for no limit.
+        max_buffer_mb: What the buffers of exchanges may take of memory, in megabytes; 0 for no limit.
     """
 
     name: str = "peer-0"
@@ -64,6 +67,8 @@ class PeerSettings:
     checkpoint_every: str = ""
     keep_checkpoints: int = 3
     resume: str = ""
+    max_mbps: float = 0.0
+    max_buffer_mb: float = 0.0
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.match(self.name):
@@ -72,6 +77,8 @@ class PeerSettings:
                 "first two; it names files"
             )
         check_address("listen", self.listen)
+        check_mbps("max_mbps", self.max_mbps)
+        check_megabytes("max_buffer_mb", self.max_buffer_mb)
         for seed in self.seeds:
             if not seed.startswith("@"):
                 check_address("seeds", seed)
@@ -99,6 +106,8 @@ class PeerSettings:
             "CHECKPOINT_EVERY": self.checkpoint_every,
             "KEEP_CHECKPOINTS": str(self.keep_checkpoints),
             "RESUME": self.resume,
+            "MAX_MBPS": str(self.max_mbps),
+            "MAX_BUFFER_MB": str(self.max_buffer_mb),
         }
         if self.run_dir is not None:
             values["RUN_DIR"] = str(self.run_dir)
@@ -143,6 +152,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> PeerSettings:
             PREFIX + "KEEP_CHECKPOINTS", given.get("KEEP_CHECKPOINTS") or str(default.keep_checkpoints)
         ),
         resume=_resume(given.get("RESUME", "")),
+        max_mbps=_amount("MAX_MBPS", given),
+        max_buffer_mb=_amount("MAX_BUFFER_MB", given),
     )
 
 
@@ -217,6 +228,14 @@ def _whole(variable: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text.strip()):
         raise ConfigurationError(f"{variable}={text!r}: must be a whole number, 0 or more")
     return int(text)
+
+
+def _amount(name: str, given: Mapping[str, str]) -> float:
+    text = given.get(name) or "0"
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigurationError(f"{PREFIX}{name}={text!r}: must be a number, 0 for no limit") from None
 
 
 def _flag(name: str, given: Mapping[str, str], default: bool) -> bool:

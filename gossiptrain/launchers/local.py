@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gossiptrain import intervals
+from gossiptrain.budgets import check_mbps, check_megabytes
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.launchers import devices, run_folder
 from gossiptrain.launchers.env import (
@@ -67,6 +68,7 @@ class LaunchConfig:
         names: The peers' names; None takes peer-0, peer-1, ..., and random ones for peers that join.
         checkpoint_every, keep_checkpoints: As in `PeerSettings`.
         resume: The folder of a run to go on with, from its checkpoints; its own `run_dir`, under its id.
+        max_mbps, max_buffer_mb: As in `PeerSettings`, for each peer.
     """
 
     script: Path
@@ -85,6 +87,8 @@ class LaunchConfig:
     checkpoint_every: str = ""
     keep_checkpoints: int = 3
     resume: Path | None = None
+    max_mbps: float = 0.0
+    max_buffer_mb: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.peers <= PEERS_MAX:
@@ -99,6 +103,8 @@ class LaunchConfig:
             raise ConfigurationError(
                 f"resume={str(self.resume)!r}: goes on with that run, in its folder; leave {other} out"
             )
+        check_mbps("max_mbps", self.max_mbps)
+        check_megabytes("max_buffer_mb", self.max_buffer_mb)
         self._check_addresses()
         self._check_names()
 
@@ -334,6 +340,8 @@ class LocalRun:
             checkpoint_every=config.checkpoint_every,
             keep_checkpoints=config.keep_checkpoints,
             resume="1" if config.resume is not None else "",
+            max_mbps=config.max_mbps,
+            max_buffer_mb=config.max_buffer_mb,
         )
 
 
@@ -359,5 +367,7 @@ def _describe(config: LaunchConfig, run_id: str, names: list[str]) -> dict[str, 
         "threads": config.threads,
         "checkpoint_every": config.checkpoint_every,
         "keep_checkpoints": config.keep_checkpoints,
+        "max_mbps": config.max_mbps,
+        "max_buffer_mb": config.max_buffer_mb,
         **run_folder.provenance(sys.argv),
     }

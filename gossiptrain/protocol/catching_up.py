@@ -276,7 +276,7 @@ class CatchingUp:
             case StateFrozen():
                 return self._donor.frozen(event, now)
             case FreezeFailed(reason):
-                return self._donor.freeze_failed(reason)
+                return self._donor.freeze_failed(reason, now)
             case ManifestReceived():
                 return self._manifest_received(event, now)
             case AdoptionFailed(reason):

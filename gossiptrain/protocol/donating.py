@@ -63,7 +63,7 @@ class Donor:
         self._is_freezing = False
         self._frozen: StateFrozen | None = None
         self._share_until_s = self._keep_until_s = self._linger_until_s = 0.0
-        self._paced_until_s = 0.0
+        self._paced_until_s = self._refuses_until_s = 0.0
 
     def offered(self, exchange: ExchangeId, sender: Member, now: float) -> list[Effect]:
         """A newcomer asks for this peer's state."""
@@ -72,7 +72,7 @@ class Donor:
         is_old = self._frozen is not None and now >= self._share_until_s
         if is_old and not self._served:
             return self._thaw() + self.offered(exchange, sender, now)
-        if is_old or len(self._served) >= self._served_max:
+        if is_old or len(self._served) >= self._served_max or now < self._refuses_until_s:
             return [Send(sender.control_address, Reject(exchange, "busy", 0))]
         patience_s = FREEZE_PATIENCE * self._timing.transfer_timeout_s
         served = self._served[exchange] = _Served(exchange, sender, now + patience_s)
@@ -96,10 +96,11 @@ class Donor:
         self._frozen, self._share_until_s, self._keep_until_s = state, now + lasts_s / 2, now + lasts_s
         return [effect for served in self._served.values() for effect in self._announce(served, state, now)]
 
-    def freeze_failed(self, reason: str) -> list[Effect]:
-        """The state cannot be given."""
+    def freeze_failed(self, reason: str, now: float) -> list[Effect]:
+        """The state cannot be given; nor will it be in a moment, so newcomers are sent to others for a while."""
         self._is_freezing = False
-        return [effect for served in [*self._served.values()] for effect in self._fail(served, reason, 0.0)]
+        self._refuses_until_s = now + LINGER_S
+        return [effect for served in [*self._served.values()] for effect in self._fail(served, reason, now)]
 
     def wanted(self, message: PieceWanted, sender: Member, now: float) -> list[Effect] | None:
         """A newcomer wants a piece: now, or when it is its turn. None when it may not ask for that."""

@@ -55,6 +55,7 @@ class Freeze:
         done: is given the state or the reason why there is none, on the background thread.
         overdue_s: when to give up waiting for the training thread (monotonic), and `overdue` what to do then.
         needs: bytes to make ready; 0 while the training thread has not said it, or they are there.
+        take: says whether there is room for so many bytes, and takes it.
     """
 
     with_frozen: bool
@@ -63,6 +64,7 @@ class Freeze:
     overdue: Callable[[], None] = lambda: None
     buffer: Tensor | None = None
     needs: int = 0
+    take: Callable[[int], bool] = lambda nbytes: True
 
 
 class Keeper:
@@ -166,7 +168,10 @@ class Keeper:
 
     def _make_room(self, freeze: Freeze) -> None:
         try:
-            freeze.buffer = self._room(freeze.needs + freeze.needs // 64, gently=True)
+            nbytes = freeze.needs + freeze.needs // 64
+            if not freeze.take(nbytes):
+                raise MemoryError(f"a state of {nbytes} bytes has no room within max_buffer_mb")
+            freeze.buffer = self._room(nbytes, gently=True)
         except (RuntimeError, MemoryError) as error:
             if self._drop(freeze):
                 freeze.done(error)

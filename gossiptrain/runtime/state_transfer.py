@@ -37,6 +37,7 @@ from gossiptrain.protocol.messages import TransferKey
 from gossiptrain.runtime import manifest as m
 from gossiptrain.runtime import state
 from gossiptrain.runtime.keeper import Freeze, FrozenState, Keeper
+from gossiptrain.runtime.limits import StateRoom
 from gossiptrain.runtime.manifest import Manifest
 from gossiptrain.runtime.parameters import ParameterVector
 from gossiptrain.runtime.staging import as_memoryview
@@ -70,6 +71,7 @@ class StateTransfers:
     Args:
         post: hands an event to the driver, from any thread. run_soon: a call, for the network thread.
         step_s: tells how many steps training has taken and how long one takes on average, in seconds.
+        room: of the states that are frozen; None has no limit.
     """
 
     def __init__(
@@ -82,11 +84,14 @@ class StateTransfers:
         post: Callable[[Event], None],
         run_soon: Callable[[Callable[[], None]], None],
         step_s: Callable[[], tuple[int, float]],
+        room: StateRoom | None = None,
     ) -> None:
         self._transport, self._vector, self._model, self._keeper = transport, vector, model, keeper
         self._post, self._run_soon, self._step_s = post, run_soon, step_s
+        self._room = room or StateRoom()
         self._version = 0
         self._frozen: dict[int, tuple[FrozenState, bytes]] = {}
+        self._owners: dict[int, Freeze] = {}
         self._awaited: dict[TransferKey, _Awaited] = {}
         self._manifest: Manifest | None = None
         self._data: Tensor | None = None
@@ -104,6 +109,8 @@ class StateTransfers:
                 self._freeze()
             case ThawState(version):
                 self._frozen.pop(version, None)
+                if (owner := self._owners.pop(version, None)) is not None:
+                    self._room.give_back(owner)
             case SendManifest(address, key, version):
                 self._transport.send_snapshot(address, key, self._frozen[version][1])
             case SendPiece(address, key, version, begin, end):
@@ -162,21 +169,30 @@ class StateTransfers:
     def _freeze(self) -> None:
         steps, step_s = self._step_s()
         patience_s = max(PATIENCE_S, PATIENCE_STEPS * step_s) if steps else PATIENCE_AT_REST_S
-        freeze = Freeze(with_frozen=False, done=self._done)
+        freeze = Freeze(with_frozen=False, done=lambda result: self._done(freeze, result))
+        freeze.take = lambda nbytes: self._take_anew(freeze, nbytes)
         freeze.overdue_s = time.monotonic() + patience_s
         freeze.overdue = lambda: self._run_soon(lambda: self._give_parameters(freeze))
         self._keeper.want(freeze)
 
-    def _done(self, result: FrozenState | Exception) -> None:
+    def _take_anew(self, freeze: Freeze, nbytes: int) -> bool:
+        """Takes room for a freeze: a state that has grown meanwhile is made room for again. The keeper's thread."""
+        self._room.give_back(freeze)
+        return self._room.take(freeze, nbytes)
+
+    def _done(self, freeze: Freeze, result: FrozenState | Exception) -> None:
         """On the keeper's thread."""
         if isinstance(result, Exception):
-            self._post(FreezeFailed(f"the state cannot be frozen: {type(result).__name__}"))
+            self._room.give_back(freeze)
+            why = "no room within max_buffer_mb" if isinstance(result, MemoryError) else type(result).__name__
+            self._post(FreezeFailed(f"the state cannot be frozen: {why}"))
             return
         text = m.encode(result.manifest)
-        self._run_soon(lambda: self._keep(result, text))
+        self._run_soon(lambda: self._keep(freeze, result, text))
 
-    def _keep(self, frozen: FrozenState, text: bytes) -> None:
+    def _keep(self, freeze: Freeze, frozen: FrozenState, text: bytes) -> None:
         self._version += 1
+        self._owners[self._version] = freeze
         self._frozen[self._version] = (frozen, text)
         self._post(StateFrozen(self._version, frozen.manifest.step, len(text), len(frozen.data)))
 
@@ -184,7 +200,11 @@ class StateTransfers:
         """Training does not come by: give what it has published last."""
         latest = self._vector.latest()
         if latest is None:
+            self._room.give_back(freeze)
             self._post(FreezeFailed("nothing is published"))
+            return
+        if not self._take_anew(freeze, 2 * self._vector.nbytes):
+            self._post(FreezeFailed("the parameters cannot be frozen: no room within max_buffer_mb"))
             return
         copied = torch.frombuffer(bytearray(self._vector.pin(latest.version)), dtype=torch.uint8)
         self._vector.release(latest.version)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from gossiptrain.budgets import check_mbps
 from gossiptrain.errors import ConfigurationError
-from gossiptrain.transport.throttle import check_mbps
 
 CONTROL_FRAME_BYTES_MAX = 65536
 

@@ -7,10 +7,9 @@ of a second's worth (at least one chunk): over two seconds that is 2.5 % above t
 
 from __future__ import annotations
 
-from gossiptrain.errors import ConfigurationError
+from gossiptrain.budgets import check_mbps
 
 CHUNK_BYTES_MIN = 4096
-MBPS_MIN = 0.2
 _BURST_S = 0.05
 # What may be under way unconfirmed: it may all leave at once when a line that stood still goes on.
 _CREDIT_S = 0.5
@@ -77,15 +76,3 @@ class Throttle:
         elapsed_s = 0.0 if self._seen_s is None else max(0.0, now - self._seen_s)
         self._seen_s = now
         self._tokens = min(self._burst_bytes, self._tokens + elapsed_s * self._bytes_per_s)
-
-
-def check_mbps(name: str, mbps: float) -> None:
-    """Refuses a budget that cannot be kept; 0 stands for none.
-
-    Raises:
-        ConfigurationError: names the parameter, its value and what is accepted.
-    """
-    if mbps != 0 and not MBPS_MIN <= mbps < float("inf"):
-        raise ConfigurationError(
-            f"{name}={mbps!r}: must be at least {MBPS_MIN} megabit a second; leave it out for no limit"
-        )

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gossiptrain.budgets import MBPS_MIN
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.transport import TransportConfig
-from gossiptrain.transport.throttle import CHUNK_BYTES_MIN, MBPS_MIN, Throttle
+from gossiptrain.transport.throttle import CHUNK_BYTES_MIN, Throttle
 
 WINDOW_S = 2.0
 
