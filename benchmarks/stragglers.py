@@ -7,8 +7,8 @@ straggler's steps last five times longer. "Alone" is the same script without any
 - First table: samples a second of all, against the sum of what the four reach alone.
 - Second: how equal blocks of local steps last with sync_every="auto", after five blocks, and after five more when a peer
   becomes five times slower on the way (a device that gets hot, a neighbour's process), and when it is as fast as before.
-- Third: what pacing itself costs: steps a second against a fixed number of steps of the same length, by turns; and the time
-  that it takes in a step and at a boundary, measured by themselves.
+- Third: what pacing itself costs, against a fixed number of steps of the same length, by turns: steps a second, CPU time of
+  the training threads (steadier on a busy machine), and the time that it takes in a step and at a boundary, by themselves.
 
     python benchmarks/stragglers.py [--seconds 20] [--repeats 2]
 """
@@ -100,6 +100,15 @@ def steps_per_s(times_s: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
     return speeds
 
 
+def cpu_per_step_s(times_s: dict[str, dict[str, np.ndarray]]) -> float:
+    """Returns the CPU seconds that a training thread takes for a step, on average of all, but for the beginning."""
+    found = []
+    for kept in times_s.values():
+        first = int(np.searchsorted(kept["times_s"], kept["times_s"][0] + WARM_S))
+        found.append(float((kept["cpu_s"][-1] - kept["cpu_s"][first]) / (len(kept["cpu_s"]) - 1 - first)))
+    return statistics.fmean(found)
+
+
 # Throughput
 
 
@@ -141,7 +150,7 @@ def throughputs(seconds: float, repeats: int) -> list[dict[str, Any]]:
 
 def equal_blocks(repeats: int) -> list[dict[str, Any]]:
     """Prints the second table; returns its rows."""
-    slow_s, fast_s, end_s = 20.0, 45.0, 65.0
+    slow_s, fast_s, end_s = 15.0, 40.0, 60.0
     phases = (("from the beginning", 0.0, slow_s), ("one peer slower", slow_s, fast_s), ("fast again", fast_s, end_s))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in phases}
     for _ in range(repeats):
@@ -175,15 +184,16 @@ def equal_blocks(repeats: int) -> list[dict[str, Any]]:
 def settled(times_s: dict[str, dict[str, np.ndarray]], since_s: float, until_s: float) -> dict[str, float]:
     """Returns how much the blocks of a phase differ between peers, without each peer's first ones that ended in it.
 
-    Two blocks are compared when they go on at the same moment: (longest - shortest) / longest, of the four peers. Moments are
-    20 ms apart. settled_s: when the last peer had those first blocks behind it, in seconds of the phase.
+    Two blocks are compared when they go on at the same moment: (longest - shortest) / longest, of the four peers. Moments
+    are 20 ms apart. settled_s: when the last peer had those first blocks behind it, in seconds of the phase.
     """
     first_s = []
     for kept in times_s.values():
         ends_s = kept["blocks_s"]
         inside = ends_s[ends_s >= since_s]
         first_s.append(float(inside[BLOCKS_TO_SETTLE]))
-    moments_s = np.arange(max(first_s), until_s, 0.02)
+    last_s = min(float(kept["blocks_s"][kept["blocks_s"] <= until_s][-1]) for kept in times_s.values())
+    moments_s = np.arange(max(first_s), last_s, 0.02)
     durations_PT = np.stack([lasting(kept["blocks_s"], moments_s) for kept in times_s.values()])
     differ_T = 1 - durations_PT.min(axis=0) / durations_PT.max(axis=0)
     return {
@@ -206,7 +216,7 @@ def lasting(ends_s: np.ndarray, moments_s: np.ndarray) -> np.ndarray:
 def cost_of_pacing(seconds: float, repeats: int) -> dict[str, Any]:
     """Prints the third table; returns its figures. All peers are alike here: both ways take as many steps a block."""
     auto = CONTESTANTS[-1]
-    adaptive, fixed, steps = [], [], 4
+    adaptive, fixed, cpu_s, steps = [], [], [], 4
     for _ in range(repeats):
         times_s = run(auto, seconds)
         adaptive.append(sum(steps_per_s(times_s).values()))
@@ -214,9 +224,12 @@ def cost_of_pacing(seconds: float, repeats: int) -> dict[str, Any]:
         block_s = float(np.median(np.diff(kept["blocks_s"])[BLOCKS_TO_SETTLE:]))
         steps = max(1, round(block_s / float(np.median(np.diff(kept["times_s"])))))
         same = Contestant("the same, fixed", "gossip", {"sync_every": steps})
-        fixed.append(sum(steps_per_s(run(same, seconds)).values()))
+        times_fixed_s = run(same, seconds)
+        fixed.append(sum(steps_per_s(times_fixed_s).values()))
+        cpu_s.append((cpu_per_step_s(times_s), cpu_per_step_s(times_fixed_s)))
     lost = [1 - one / other for one, other in zip(adaptive, fixed)]
     per_step_us, per_block_us = micro_costs()
+    lost_cpu = statistics.median((one - other) / STEP_S for one, other in cpu_s)
     of_step = 1e-6 * (per_step_us + per_block_us / steps) / STEP_S
     print_table(
         f"What pacing costs (medians of {repeats}; blocks of {steps} steps of {1000 * STEP_S:g} ms)",
@@ -228,6 +241,12 @@ def cost_of_pacing(seconds: float, repeats: int) -> dict[str, Any]:
                 f"{statistics.median(fixed):.2f}",
                 f"{100 * statistics.median(lost):.2f}",
             ),
+            (
+                "CPU ms of a training thread a step",
+                f"{1e3 * statistics.median(one for one, _ in cpu_s):.3f}",
+                f"{1e3 * statistics.median(other for _, other in cpu_s):.3f}",
+                f"{100 * lost_cpu:.3f}",
+            ),
             (f"{per_step_us:.2f} us a step, {per_block_us:.1f} us a block", "", "", f"{100 * of_step:.3f}"),
         ],
     )
@@ -235,6 +254,8 @@ def cost_of_pacing(seconds: float, repeats: int) -> dict[str, Any]:
         "steps_per_s_auto": adaptive,
         "steps_per_s_fixed": fixed,
         "lost": lost,
+        "cpu_s_per_step": cpu_s,
+        "lost_cpu": lost_cpu,
         "us_per_step": per_step_us,
         "us_per_block": per_block_us,
         "share_of_a_step": of_step,

@@ -2,7 +2,8 @@
 
 What a step computes takes some milliseconds here; the rest of its time is slept, between the forward and the backward pass,
 so that two cores can stand for four devices: what comes after the forward pass (gradients, communication, the optimizer) is
-not hidden by the sleep. The time of each step is kept, and of each end of a block of local steps.
+not hidden by the sleep. The time of each step is kept, the training thread's CPU time at it, and each end of a block of
+local steps.
 """
 
 from __future__ import annotations
@@ -50,33 +51,43 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     peer = gt.attach(model, optimizer) if options.mode == "gossip" else None
     with peer or contextlib.nullcontext():
-        times_s, blocks_s = train(model, optimizer, peer, options, is_straggler=name == options.straggler)
+        kept = train(model, optimizer, peer, options, number=number, is_straggler=name == options.straggler)
     if options.mode == "ddp":
         with contextlib.suppress(RuntimeError):  # another one may have ended first
             dist.destroy_process_group()
     (run_dir / "times").mkdir(exist_ok=True)
-    np.savez(run_dir / "times" / f"{name}.npz", times_s=times_s, blocks_s=blocks_s)
+    np.savez(run_dir / "times" / f"{name}.npz", **{key: np.array(values) for key, values in kept.items()})
 
 
 def train(
-    model: nn.Module, optimizer: torch.optim.Optimizer, peer: gt.Peer | None, options: Any, *, is_straggler: bool
-) -> tuple[list[float], list[float]]:
-    """Returns when each step ended, and each block of local steps, in seconds since the epoch."""
-    x, y = torch.randn(SAMPLES, 784), torch.randint(0, 10, (SAMPLES,))
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    peer: gt.Peer | None,
+    options: Any,
+    *,
+    number: int,
+    is_straggler: bool,
+) -> dict[str, list[float]]:
+    """Returns when each step ended ("times_s") and each block ("blocks_s"), since the epoch; and "cpu_s" at each step."""
+    # Each its own data, never the same twice: so peers drift apart as they do in real training.
+    chance = torch.Generator().manual_seed(number)
     times_s: list[float] = []
     blocks_s: list[float] = []
+    cpu_s: list[float] = []
     blocks, begin_s = 0, time.monotonic()
     is_over = torch.zeros(1)
     while not is_over.item():
         began_s = time.monotonic()
         is_slow = is_straggler and options.from_s <= began_s - begin_s < options.until_s
         ends_s = began_s + options.step_s * (options.factor if is_slow else 1.0)
+        x, y = torch.randn(SAMPLES, 784, generator=chance), torch.randint(0, 10, (SAMPLES,), generator=chance)
         loss = functional.cross_entropy(model(x), y)
         time.sleep(max(0.0, ends_s - time.monotonic()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         times_s.append(time.time())
+        cpu_s.append(time.thread_time())
         if peer is not None and peer.block_count != blocks:
             blocks = peer.block_count
             blocks_s.append(times_s[-1])
@@ -85,7 +96,7 @@ def train(
             dist.all_reduce(is_over, dist.ReduceOp.MAX)  # all end together, or the others wait for ever
         elif options.mode == "ddp":
             is_over.zero_()
-    return times_s, blocks_s
+    return {"times_s": times_s, "cpu_s": cpu_s, "blocks_s": blocks_s}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
@@ -189,3 +190,27 @@ def test_a_peer_without_room_for_a_state_exchanges_and_leaves_newcomers_to_anoth
     assert peers[1].most["states"] == 0
     assert peers[1].most_in_all <= 4.1 * MB
     assert peers[1].peer.exchange_count > 0
+
+
+def most_in_two_seconds(sent: list[tuple[float, int]]) -> float:
+    """The most bytes sent in any two seconds, by what was seen at the ends of steps: a little less than it was."""
+    most, first = 0, 0
+    for at_s, total in sent:
+        while at_s - sent[first][0] > 2.0:
+            first += 1
+        most = max(most, total - sent[first][1])
+    return most
+
+
+@pytest.mark.slow
+def test_peers_keep_to_their_bandwidth_and_no_exchange_times_out(tmp_path):
+    """1 MB snapshots at 16 Mbit/s: two a second each, though training steps hundreds of times."""
+    peers = together(count=3, newcomers=1, megabytes=1.0, seconds=6.0, max_mbps=16.0, run_dir=tmp_path)
+    for each in peers:
+        assert most_in_two_seconds(each.sent) <= 1.1 * 2.0 * 2e6
+        assert each.peer.exchange_count >= 3
+        events = (tmp_path / "events" / f"{each.peer.name}.jsonl").read_text().splitlines()
+        failed = [event["reason"] for event in map(json.loads, events) if event["kind"] == "ExchangeFailed"]
+        assert not {"time-out", "no answer"}.intersection(failed)
+        assert [event for event in map(json.loads, events) if event["kind"] == "Resources"][0]["max_mbps"] == 16.0
+    assert max(most_in_two_seconds(each.sent) for each in peers) >= 0.5 * 2.0 * 2e6, "the budget is there to be used"
