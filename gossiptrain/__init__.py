@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from gossiptrain.peer_config import PeerConfig
     from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig
     from gossiptrain.reports import compare, open_run
+    from gossiptrain.sampler import PeerSampler, ShardedStream
     from gossiptrain.transport import TransportConfig
 
 _HOMES = {
     "attach": "attaching",
     "Peer": "peer",
     "PeerConfig": "peer_config",
+    "PeerSampler": "sampler",
+    "ShardedStream": "sampler",
     "ad_psgd": "mixing",
     "d_psgd": "mixing",
     "ExchangeConfig": "protocol.config",
@@ -69,9 +72,11 @@ __all__ = [
     "NameTakenError",
     "Peer",
     "PeerConfig",
+    "PeerSampler",
     "PeerStoppedError",
     "RunMismatchError",
     "SeedUnreachableError",
+    "ShardedStream",
     "TransportConfig",
     "VersionMismatchError",
     "ad_psgd",
