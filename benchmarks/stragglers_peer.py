@@ -56,7 +56,8 @@ def main() -> None:
         with contextlib.suppress(RuntimeError):  # another one may have ended first
             dist.destroy_process_group()
     (run_dir / "times").mkdir(exist_ok=True)
-    np.savez(run_dir / "times" / f"{name}.npz", **{key: np.array(values) for key, values in kept.items()})
+    arrays: Any = {key: np.array(values) for key, values in kept.items()}
+    np.savez(run_dir / "times" / f"{name}.npz", **arrays)
 
 
 def train(

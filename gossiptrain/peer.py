@@ -18,7 +18,6 @@ from gossiptrain import intervals
 from gossiptrain.errors import ConfigurationError, NameTakenError, PeerStoppedError
 from gossiptrain.launchers import env
 from gossiptrain.peer_config import PeerConfig
-from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.events import Event, StepsCompleted
 from gossiptrain.protocol.peer_protocol import PeerProtocol
 from gossiptrain.runtime import beginning, limits, resources, state, status
@@ -33,6 +32,7 @@ from gossiptrain.runtime.parameters import ParameterVector
 from gossiptrain.runtime.progress import Progress
 from gossiptrain.runtime.recorder import Recorder
 from gossiptrain.runtime.saving import Saving
+from gossiptrain.runtime.sharing import Sharing
 from gossiptrain.runtime.state_transfer import StateTransfers
 from gossiptrain.runtime.threads import start_on_one_core
 from gossiptrain.runtime.weights import save_model
@@ -66,6 +66,7 @@ class Peer:
         self._keeper = Keeper(self._state, self._identity(), self._vector.device, self._busy.during)
         self._saving: Saving | None = None
         self._compiling: object = None
+        self._sharing: Sharing | None = None
         self._blocks = Blocks(
             self._vector,
             config.pacing,
@@ -148,11 +149,21 @@ class Peer:
             self._busy.end(self._compiling)
             self._compiling = None
         self._blocks.step(driver, self.step_count, now_s)
+        if self._sharing is not None:
+            self._blocks.clock.samples_per_step = self._sharing.step(now_s, self._blocks.clock.blocks)
         if self._saving is not None:
             self._saving.at_step(self.step_count)
         if self._keeper.wanted:
             self._keeper.at_step(self.step_count)
             self._blocks.clock.resume()
+
+    def share_data(self, sharing: Sharing) -> None:
+        """Has a sampler share data with the others'; `PeerSampler` calls it, and a peer can have one."""
+        if self._sharing is not None:
+            raise ConfigurationError("peer: has a PeerSampler already that shares data; a peer can have one of them")
+        self._sharing, self._state.ledger = sharing, sharing.saved
+        if self._driver is not None:
+            sharing.begin(self._driver, self._state.ledger_found)
 
     def busy(self, seconds: float) -> AbstractContextManager[None]:
         """Tells the others that training pauses for up to so many seconds: `with peer.busy(60): evaluate()`.
@@ -208,6 +219,8 @@ class Peer:
             self._end(reason, ok=False, name_is_anothers=isinstance(error, NameTakenError))
             raise
         self._blocks.begin(self._driver)
+        if self._sharing is not None:
+            self._sharing.begin(self._driver, self._state.ledger_found)
         if self._is_compiled:
             self._compiling = self._busy.begin(self.config.compile_busy_s)
         return self
@@ -263,34 +276,21 @@ class Peer:
         )
 
     def _driver_on(self, transport: ZeroMQTransport, boot: int, founder: bool) -> Driver:
-        settings, config = self._settings, self.config
-        protocol = PeerProtocol(
-            ProtocolConfig(
-                name=settings.name,
-                boot=boot,
-                run_id=settings.run_id,
-                control_address=transport.control_address,
-                data_address=transport.data_address,
-                parameters=tuple(spec.describe() for spec in self._vector.schema),
-                snapshot_bytes=self._vector.nbytes,
-                founder=founder,
-                expects_seeds=bool(settings.seeds),
-                topology=config.topology,
-                kind=config.mixer.kind,
-                mixer=repr(config.mixer),
-                pair_weight=getattr(config.mixer, "weight", 0.5),
-                pacing=config.pacing,
-                seed=config.seed,
-                membership=config.membership,
-                exchange=config.exchange,
-                limits=self._limits.of_sending(transport.data_address),
-            )
+        settings = self._settings
+        protocol = self.config.protocol(
+            boot=boot,
+            founder=founder,
+            control_address=transport.control_address,
+            data_address=transport.data_address,
+            parameters=tuple(spec.describe() for spec in self._vector.schema),
+            snapshot_bytes=self._vector.nbytes,
+            limits=self._limits.of_sending(transport.data_address),
         )
         return Driver(
-            protocol,
+            PeerProtocol(protocol),
             transport,
             self._vector,
-            config.mixer,
+            self.config.mixer,
             states=self._transfers_of,
             seeds=lambda: env.seed_addresses(settings.seeds),
             observe=self._recorder.notice,
@@ -354,6 +354,8 @@ class Peer:
         if driver is None:
             return
         finished = False
+        if self._sharing is not None:
+            self._sharing.end()
         try:
             driver.leave(reason, LEAVE_TIMEOUT_S)
             if ok:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.launchers import env
 from gossiptrain.mixing.base import Mixer
 from gossiptrain.mixing.registry import by_name, known_mixers
-from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, TopologySpec
+from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, ProtocolConfig, TopologySpec
 from gossiptrain.protocol.pacing import PacingConfig
 from gossiptrain.protocol.rewiring import check_topology
 from gossiptrain.transport import TransportConfig
@@ -68,6 +69,24 @@ class PeerConfig:
     def pacing(self) -> PacingConfig:
         """How many local steps there are in a block."""
         return PacingConfig.of(self.settings.sync_every, self.normalise)
+
+    def protocol(self, **found: Any) -> ProtocolConfig:
+        """What the protocol is told: all this, and what is found at the start (`found`: the other fields of it)."""
+        settings = self.settings
+        return ProtocolConfig(
+            name=settings.name,
+            run_id=settings.run_id,
+            expects_seeds=bool(settings.seeds),
+            topology=self.topology,
+            kind=self.mixer.kind,
+            mixer=repr(self.mixer),
+            pair_weight=getattr(self.mixer, "weight", 0.5),
+            pacing=self.pacing,
+            seed=self.seed,
+            membership=self.membership,
+            exchange=self.exchange,
+            **found,
+        )
 
     @property
     def listening(self) -> TransportConfig:
