@@ -212,5 +212,5 @@ def test_peers_keep_to_their_bandwidth_and_no_exchange_times_out(tmp_path):
         events = (tmp_path / "events" / f"{each.peer.name}.jsonl").read_text().splitlines()
         failed = [event["reason"] for event in map(json.loads, events) if event["kind"] == "ExchangeFailed"]
         assert not {"time-out", "no answer"}.intersection(failed)
-        assert [event for event in map(json.loads, events) if event["kind"] == "Resources"][0]["max_mbps"] == 16.0
+        assert next(event for event in map(json.loads, events) if event["kind"] == "Resources")["max_mbps"] == 16.0
     assert max(most_in_two_seconds(each.sent) for each in peers) >= 0.5 * 2.0 * 2e6, "the budget is there to be used"
