@@ -217,8 +217,8 @@ def lasting(ends_s: np.ndarray, moments_s: np.ndarray) -> np.ndarray:
 def cost_of_pacing(seconds: float, repeats: int) -> dict[str, Any]:
     """Prints the third table; returns its figures. All peers are alike here: both ways take as many steps a block.
 
-    Not in it is how far a block moved the parameters, which "auto" measures now and then: `runtime.blocks` spends 0.5 % of the
-    time on that at most.
+    Not in it is how far a block moved the parameters, which "auto" measures now and then: `runtime.blocks` spends 0.5 % of
+    the time on that at most.
     """
     paced = Contestant("paced", "gossip", {"sync_every": f"{round(1000 * STEPS_A_BLOCK * STEP_S)}ms"})
     constant = Contestant("fixed", "gossip", {"sync_every": STEPS_A_BLOCK})
