@@ -219,9 +219,7 @@ def members() -> dict[str, Member]:
 
 def part_named_b(limits: SendLimits) -> PairExchange:
     found = members()
-    part = PairExchange(
-        config("b", 2, boot=2, snapshot_bytes=SNAPSHOT_BYTES, limits=limits), Chance(0), lambda name: found.get(name)
-    )
+    part = PairExchange(config("b", 2, boot=2, snapshot_bytes=SNAPSHOT_BYTES, limits=limits), Chance(0), found.get)
     part.boundary(1, 0)
     return part
 
