@@ -133,6 +133,8 @@ class Line:
             own: this peer's name. others: (name, data address) of those that would be served, `nbytes` each.
             turn: the round's number. timeout_s: of a round.
         """
+        if not self._bytes_per_s and not self._limits.edges_max:
+            return {name for name, _ in others}
         found: set[str] = set()
         busy_s, is_busy = 0.0, now < self._busy_until_s
         for name, address in sorted(others, key=lambda other: _rank(own, other[0], turn)):

@@ -31,6 +31,7 @@ log = logging.getLogger("gossiptrain")
 FOLDER = "micro_batches"
 TRY_AFTER = 200  # batches without a failure, before a larger size is tried; doubles with each try that fails
 TRY_AFTER_MAX = 1 << 16
+_OUT_OF_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
 
 
 class SizeSearch:
@@ -166,7 +167,7 @@ class MicroBatches:
 
         Raises:
             ConfigurationError: there is no tensor among them, or their first dimensions differ.
-            torch.cuda.OutOfMemoryError: not even one sample fits.
+            torch.cuda.OutOfMemoryError: not even one sample fits. Other errors of `loss_fn` are passed on as they are.
         """
         samples = _samples(batch)
         search = self._search
@@ -188,7 +189,7 @@ class MicroBatches:
 
     def _attempt(
         self, loss_fn: Callable[..., Tensor], batch: Any, samples: int, parts: int
-    ) -> Tensor | torch.cuda.OutOfMemoryError:
+    ) -> Tensor | RuntimeError:
         """Returns the loss, or the error; the error's frames, which hold the memory, are let go here."""
         self._model.zero_grad(set_to_none=True)
         total: Tensor | None = None
@@ -197,7 +198,9 @@ class MicroBatches:
                 loss = loss_fn(*(_cut(value, begin, end) for value in batch)) * ((end - begin) / samples)
                 self._backward(loss)
                 total = loss.detach() if total is None else total + loss.detach()
-        except torch.cuda.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
             return error.with_traceback(None)
         assert total is not None
         return total
@@ -244,6 +247,11 @@ class MicroBatches:
             return None
         fits = isinstance(size, int) and not isinstance(size, bool) and size >= 1
         return size if fits and device == _device_of(self._model) else None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Libraries beside torch's own allocator, and the CPU's, report it in words only."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:

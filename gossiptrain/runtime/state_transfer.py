@@ -203,6 +203,7 @@ class StateTransfers:
             self._room.give_back(freeze)
             self._post(FreezeFailed("nothing is published"))
             return
+        freeze.buffer = None
         if not self._take_anew(freeze, 2 * self._vector.nbytes):
             self._post(FreezeFailed("the parameters cannot be frozen: no room within max_buffer_mb"))
             return

@@ -10,9 +10,25 @@ from hypothesis import strategies as st
 
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.budget import Line, SendLimits, is_local, least_mbps
+from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ExchangeConfig
-from gossiptrain.protocol.messages import TransferKey
+from gossiptrain.protocol.donating import Donor
+from gossiptrain.protocol.effects import Effect, Mix, Send, SendPiece, SendSnapshot
+from gossiptrain.protocol.events import StateFrozen
+from gossiptrain.protocol.exchange import PairExchange
+from gossiptrain.protocol.member_table import Member
+from gossiptrain.protocol.messages import (
+    Abort,
+    Accept,
+    ExchangeId,
+    Offer,
+    PieceWanted,
+    Received,
+    Reject,
+    TransferKey,
+)
 from gossiptrain.protocol.notices import Exchanged, ExchangeFailed, Joined
+from gossiptrain.protocol.open_exchange import PULL_NUMBERS
 from tests.protocol.virtual_network import VirtualNetwork, config
 
 SNAPSHOT_BYTES = 1_000_000
@@ -194,19 +210,68 @@ def test_limits_that_make_no_sense_are_refused(limits, named):
         SendLimits(**limits)
 
 
-@pytest.mark.parametrize("asides_max", [0, 1, 2])
-def test_the_sum_stays_with_any_room_for_exchanges_in_doubt(asides_max):
-    """Partners freeze at moments when others have told that they hold their snapshots."""
-    net = VirtualNetwork(seed=asides_max)
-    for index in range(4):
-        limits = SendLimits(asides_max=asides_max)
-        net.add(config(f"peer-{index}", index, founder=True, limits=limits), float(index), 0.1, ("control:0",))
-    held = 0
-    for turn in range(10):
-        net.run(net.now + 1.0 + 0.037 * turn)
-        net.freeze(f"peer-{turn % 4}", 3.0)
-        net.run(net.now + 2.5)
-        held = max(held, *(len(peer.arrived) + len(peer.expected) for peer in net.peers.values()))
-    assert held <= asides_max + 1
-    net.quieten()
-    assert net.total() == pytest.approx(6.0, abs=1e-9)
+# Parts alone, their partners played by hand
+
+
+def members() -> dict[str, Member]:
+    return {name: Member(name, boot, f"control:{name}", f"data:{name}") for boot, name in enumerate("abc", start=1)}
+
+
+def part_named_b(limits: SendLimits) -> PairExchange:
+    found = members()
+    part = PairExchange(config("b", 2, boot=2, snapshot_bytes=SNAPSHOT_BYTES, limits=limits), Chance(0), found.get)
+    part.boundary(1, 0)
+    return part
+
+
+def messages(effects: list[Effect]) -> list[object]:
+    return [effect.message for effect in effects if isinstance(effect, Send)]
+
+
+def test_after_an_exchange_that_broke_off_offers_wait_until_what_was_given_to_the_line_has_left():
+    part, others = part_named_b(SendLimits(max_mbps=MBPS)), members()
+    accepted = part.offered(Offer(ExchangeId(1, 7), "pair", 0, 1), others["a"], 0.0)
+    assert any(isinstance(effect, SendSnapshot) for effect in accepted)
+    part.aborted(Abort(ExchangeId(1, 7), "leaving"), others["a"], 0.1)
+    assert messages(part.offered(Offer(ExchangeId(3, 1), "pair", 0, 1), others["c"], 0.2)) == [
+        Reject(ExchangeId(3, 1), "busy", 0)
+    ]
+    assert part.begin(("a", "c"), 0.3) == []
+    assert part.next_deadline() == 2.0
+    (offer,) = messages(part.tick(2.0))
+    assert isinstance(offer, Offer)
+    assert "c" in part.busy_with(), "who asked in vain is called first"
+
+
+@pytest.mark.parametrize("asides_max", [0, 1])
+def test_without_room_beside_its_slot_a_peer_in_doubt_keeps_it_until_its_partner_answers(asides_max):
+    part, others = part_named_b(SendLimits(asides_max=asides_max)), members()
+    exchange = ExchangeId(1, 7)
+    part.offered(Offer(exchange, "pair", 0, 1), others["a"], 0.0)
+    part.snapshot_received(TransferKey(1, exchange), 0.1)
+    part.peer_lost("a", gone=False, now=0.2)
+    (answer,) = messages(part.offered(Offer(ExchangeId(3, 1), "pair", 0, 1), others["c"], 0.3))
+    assert isinstance(answer, Accept if asides_max else Reject)
+    assert part.tick(1000.0) != [], "it asks again and does not give up"
+    effects = part.received(Received(exchange, again=False), others["a"], 1001.0)
+    assert any(isinstance(effect, Mix) for effect in effects), "the partner had committed: so does this peer"
+
+
+def test_pieces_of_a_state_wait_for_the_line_and_leave_half_of_it_to_exchanges():
+    line, newcomer = Line(SendLimits(max_mbps=MBPS)), members()["a"]
+    settings = config("b", 2, boot=2, snapshot_bytes=SNAPSHOT_BYTES, limits=SendLimits(max_mbps=MBPS))
+    donor, exchange = Donor(settings, line), ExchangeId(1, PULL_NUMBERS + 1)
+    donor.offered(exchange, newcomer, 0.0)
+    donor.frozen(StateFrozen(version=1, step=5, manifest_bytes=100, state_bytes=2 * SNAPSHOT_BYTES), 0.0)
+    line.spend(newcomer.data_address, SNAPSHOT_BYTES, 0.0)  # an exchange's snapshot: two seconds
+
+    def wanted(number: int, begin: int, end: int, now: float) -> list[Effect]:
+        piece = ExchangeId(1, PULL_NUMBERS + number)
+        return donor.wanted(PieceWanted(exchange, piece, 1, begin, end), newcomer, now) or []
+
+    assert wanted(2, 0, SNAPSHOT_BYTES, 0.1) == []
+    assert donor.next_deadline() == 2.0
+    assert [type(effect) for effect in donor.tick(2.0)] == [SendPiece]
+    assert line.free_at_s(newcomer.data_address) == 4.0
+    assert wanted(3, SNAPSHOT_BYTES, 2 * SNAPSHOT_BYTES, 4.0)[1:] == [], "the line is free, for exchanges"
+    assert donor.next_deadline() == 6.0

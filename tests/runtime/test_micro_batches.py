@@ -159,6 +159,26 @@ def test_one_sample_that_does_not_fit_is_an_error():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_memory_that_a_library_or_the_cpu_lacks_counts_and_other_errors_do_not():
+    model = small_model()
+    x, y = batch_of(4)
+
+    def failing(text: str):
+        def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            if len(x) > 2:
+                raise RuntimeError(text)
+            return functional.cross_entropy(model(x), y)
+
+        return loss
+
+    for text in ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when", "[enforce fail] DefaultCPUAllocator: can't allocate memory"):
+        micro = gt.MicroBatches(model)
+        micro.backward(failing(text), x, y)
+        assert micro.size == 2
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        gt.MicroBatches(model).backward(failing("mat1 and mat2 shapes cannot be multiplied"), x, y)
+
+
 def test_a_restarted_process_begins_with_the_size_that_fitted(tmp_path):
     x, y = batch_of(64)
     model, file = small_model(), tmp_path / "deep" / "micro.json"

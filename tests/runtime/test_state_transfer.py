@@ -161,11 +161,11 @@ def test_a_state_of_many_pieces_arrives_whole_over_either_path(crew: Any, until:
 def lying(change: Callable[[FrozenState], FrozenState]) -> Callable[..., None]:
     keep = state_transfer.StateTransfers._keep
 
-    def lies(self: Any, frozen: FrozenState, text: bytes) -> None:
+    def lies(self: Any, freeze: Freeze, frozen: FrozenState, text: bytes) -> None:
         if self._keeper._identity.peer == "peer-0":
             frozen = change(frozen)
             text = m.encode(frozen.manifest)
-        keep(self, frozen, text)
+        keep(self, freeze, frozen, text)
 
     return lies
 
