@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gossiptrain.protocol.events import Lane
-from gossiptrain.protocol.messages import Message, TransferKey
+from gossiptrain.protocol.messages import ChunkId, Message, TransferKey
 from gossiptrain.protocol.notices import Notice
 
 
@@ -177,6 +177,28 @@ class RunSteps:
 
 
 @dataclass(frozen=True, slots=True)
+class HandChunks:
+    """Train these chunks next, after those handed before, in this order. share: this peer's part of an epoch, in (0, 1]."""
+
+    chunks: tuple[ChunkId, ...]
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawChunks:
+    """Do not train these chunks, as far as it has not begun: others do, or did."""
+
+    chunks: tuple[ChunkId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseSharing:
+    """This peer's data differ from those that the others share: nothing can be handed to it, for the reason given."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notify:
     """Tell whoever watches."""
 
@@ -210,6 +232,9 @@ Effect = (
     | Discard
     | Release
     | RunSteps
+    | HandChunks
+    | WithdrawChunks
+    | RefuseSharing
     | Notify
     | Fail
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from gossiptrain.protocol.messages import Envelope, MemberEntry, TransferKey
+from gossiptrain.protocol.data_plan import DataPlan, LedgerState
+from gossiptrain.protocol.messages import ChunkId, Envelope, MemberEntry, TransferKey
 
 Lane = Literal["control", "data"]
 
@@ -169,6 +170,32 @@ class TrafficCounted:
 
 
 @dataclass(frozen=True, slots=True)
+class SharingBegun:
+    """This peer takes its part in the data from now on; it has joined. begins: what it knows to be trained already."""
+
+    plan: DataPlan
+    begins: LedgerState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksTaken:
+    """Training has begun on chunks that it was handed; more are wanted."""
+
+    chunks: tuple[ChunkId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksTrained:
+    """A block of steps has ended that holds the last samples of these chunks, maybe of none.
+
+    samples_per_s: how fast this peer trains now; 0 where that is not known yet.
+    """
+
+    chunks: tuple[ChunkId, ...]
+    samples_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveRequested:
     """Training is over on this peer, or it was told to stop."""
 
@@ -190,6 +217,9 @@ Event = (
     | AdoptionFailed
     | BusyAnnounced
     | TrafficCounted
+    | SharingBegun
+    | ChunksTaken
+    | ChunksTrained
     | DeadlineReached
     | LinkEvidence
     | LeaveRequested

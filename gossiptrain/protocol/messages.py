@@ -30,6 +30,15 @@ RoundNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 # Bounds of what a donor may claim: entries of a manifest are tens of bytes, a state has at most terabytes.
 ManifestBytes = Annotated[int, msgspec.Meta(ge=1, le=64 << 20)]
 StateBytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 48)]
+# Bounds of what the data ledger tells: a bitmap is 1 KiB at most, and all of a message far below a control frame.
+CHUNKS_MAX = 8192
+EPOCHS_TOLD_MAX = 256
+HANDS_TOLD_MAX = 64
+HAND_CHUNKS_MAX = 64
+COUNTS_TOLD_MAX = 32
+EpochNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
+ChunkNumber = Annotated[int, msgspec.Meta(ge=0, lt=CHUNKS_MAX)]
+ChunkBits = Annotated[bytes, msgspec.Meta(max_length=CHUNKS_MAX // 8)]
 
 
 class ExchangeId(NamedTuple):
@@ -59,6 +68,13 @@ class Pace(NamedTuple):
     mix_share: Share = 0.0
     wait_share: Share = 0.0
     samples_per_s: Annotated[float, msgspec.Meta(ge=0, le=1e12)] = 0.0
+
+
+class ChunkId(NamedTuple):
+    """Names one chunk of one epoch of the data."""
+
+    epoch: EpochNumber
+    chunk: ChunkNumber
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -261,6 +277,53 @@ class StatusReply(_Message, frozen=True):
     status: Annotated[bytes, msgspec.Meta(max_length=STATUS_BYTES_MAX)]
 
 
+class ChunkHand(_Message, frozen=True):
+    """What one process says of its part in the data: what it works on, how fast, and what it has done.
+
+    Only the process itself makes new versions of it; the highest holds.
+
+    samples_per_s: its measured speed, 0 where it is not known yet.
+    chunks: those it works on now or next. trained: samples of the chunks it has finished, by epoch, of the newest epochs.
+    """
+
+    name: Name
+    boot: U64
+    version: U64
+    samples_per_s: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+    chunks: Annotated[tuple[ChunkId, ...], msgspec.Meta(max_length=HAND_CHUNKS_MAX)]
+    trained: Annotated[tuple[tuple[EpochNumber, U64], ...], msgspec.Meta(max_length=COUNTS_TOLD_MAX)]
+
+
+class LedgerNews(_Message, frozen=True):
+    """What the sender knows of the data's progress; merged and passed on.
+
+    samples, chunk_samples, order: the sender's `DataPlan`; 0 samples say that it shares no data.
+    floor: all epochs below are complete. done: finished chunks of open epochs, one bit each, the lowest first.
+    """
+
+    samples: U64
+    chunk_samples: U64
+    order: U64
+    floor: EpochNumber
+    done: Annotated[tuple[tuple[EpochNumber, ChunkBits], ...], msgspec.Meta(max_length=EPOCHS_TOLD_MAX)]
+    hands: Annotated[tuple[ChunkHand, ...], msgspec.Meta(max_length=HANDS_TOLD_MAX)]
+    wants_reply: bool
+
+
+class ChunksWanted(_Message, frozen=True):
+    """I have nothing left to do in this epoch: give me up to `count` chunks of yours that you have not begun."""
+
+    epoch: EpochNumber
+    count: Annotated[int, msgspec.Meta(ge=1, le=HAND_CHUNKS_MAX)]
+
+
+class ChunksGiven(_Message, frozen=True):
+    """These are yours to do; none says that I have none to give in this epoch."""
+
+    epoch: EpochNumber
+    chunks: Annotated[tuple[ChunkNumber, ...], msgspec.Meta(max_length=HAND_CHUNKS_MAX)]
+
+
 Message = (
     Hello
     | Refuse
@@ -278,6 +341,9 @@ Message = (
     | Abort
     | StateReady
     | PieceWanted
+    | LedgerNews
+    | ChunksWanted
+    | ChunksGiven
     | StatusRequest
     | StatusReply
 )

@@ -128,6 +128,31 @@ class Paced(_Notice, frozen=True):
     apart_steps: float = 0.0
 
 
+class EpochFinished(_Notice, frozen=True):
+    """Every chunk of an epoch of the shared data is trained, as far as this peer knows.
+
+    Attributes:
+        samples: of the epoch. trained_twice: so many samples more were trained than the epoch has, by all that told.
+        own: samples that this peer trained of it.
+        moved: chunks that changed hands because peers went, came or changed speed; given: chunks that this peer gave away.
+    """
+
+    epoch: int
+    samples: int
+    trained_twice: int
+    own: int
+    moved: int
+    given: int
+
+
+class SharingDiffers(_Notice, frozen=True):
+    """A peer shares other data, or cuts them otherwise: nothing is shared with it. The texts describe both."""
+
+    peer: str
+    mine: str
+    theirs: str
+
+
 class Left(_Notice, frozen=True):
     """This peer said goodbye."""
 
@@ -207,5 +232,7 @@ Notice = (
     | SnapshotRefused
     | StateFetched
     | Paced
+    | EpochFinished
+    | SharingDiffers
     | Left
 )

@@ -1,0 +1,42 @@
+"""Weighted rendezvous hashing: who works on a chunk, as a pure function of the peers and their speeds.
+
+Each peer draws, for each chunk of each epoch, a number u in (0, 1) from a hash that all can compute; the chunk is for the
+peer with the highest -w / ln u (Thaler, Ravishankar 1998; weights by the logarithmic method of Schindelhauer, Schomaker
+2005). A peer of weight w then gets a share w / sum w, on average. When a peer goes, its chunks move and no other; when one
+comes or gets faster, chunks move to it and to nobody else. -ln u is exponential: the smallest (-ln u) / w wins the race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import shake_128
+from math import log
+
+
+@lru_cache(maxsize=256)
+def lots(order: int, epoch: int, name: str, chunks: int) -> tuple[float, ...]:
+    """Returns a peer's -ln u for each chunk, all at least 0; the same on every peer. The lower, the more the chunk is its.
+
+    Args:
+        order: of the data plan.
+    """
+    drawn = shake_128(f"{order} {epoch} {name}".encode()).digest(8 * chunks)
+    numbers = (int.from_bytes(drawn[at : at + 8], "little") >> 11 for at in range(0, 8 * chunks, 8))
+    return tuple(-log((number + 0.5) * 2.0**-53) for number in numbers)
+
+
+def owners(order: int, epoch: int, chunks: int, weights: Mapping[str, float]) -> tuple[str, ...]:
+    """Returns whose each chunk is; equal scores go to the smaller name.
+
+    Args:
+        weights: positive, of at least one peer.
+    """
+    best, whose = [float("inf")] * chunks, [""] * chunks
+    for name in sorted(weights):
+        slowness = 1.0 / weights[name]
+        for chunk, lot in enumerate(lots(order, epoch, name, chunks)):
+            score = lot * slowness
+            if score < best[chunk]:
+                best[chunk], whose[chunk] = score, name
+    return tuple(whose)
