@@ -117,6 +117,7 @@ class SimulatedPeer:
             Notify: self._notify,
             Fail: self._fail,
             **self.states.carry_out,
+            **self.training.sampling.carry_out,
         }
 
     # Life

@@ -23,6 +23,7 @@ from sim.options import KINDS, Options, check, topology_of
 from sim.peer import SimulatedPeer
 from sim.progress import drive
 from sim.report import Report, Sample
+from sim.sampling import SharedData
 from sim.streams import generator
 from sim.trace import Trace
 from sim.workload import TimedWorkload, Workload
@@ -65,6 +66,7 @@ class Simulation:
         replay: str = "",
         environment: Environment | None = None,
         until_s: float | None = None,
+        data: SharedData | None = None,
     ) -> None:
         """
         Args:
@@ -91,6 +93,7 @@ class Simulation:
             environment: instead of `network`: the cluster, with its network, its devices' step times (instead of the
                 workload's) and who comes and goes (besides `faults`, and sparing the peers that these name).
             until_s: until when the environment's churn acts; needed where it has one.
+            data: an epoch of data that the peers share by the data ledger; default none.
 
         Raises:
             ConfigurationError: an argument is out of range; the message names it and what is accepted.
@@ -124,6 +127,8 @@ class Simulation:
             drawn = environment.faults(peers, seed, until_s, max(1.0, start_within_s), written)
             self.options = replace(self.options, faults=drawn)
         self.options.workload.prepare(peers, seed)
+        if data is not None:
+            data.prepare()
         self.size = peers
         self._replay = replay
         schedule = self.options.faults.check(peers)
@@ -150,6 +155,7 @@ class Simulation:
             checks_wire,
             self._seed_addresses,
             environment.compute if environment is not None else None,
+            data,
         )
         self.injector = Injector(self, self.options.faults, hosts)
         for host in range(hosts):

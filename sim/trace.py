@@ -7,6 +7,8 @@ from struct import Struct
 
 from gossiptrain.protocol.events import (
     AdoptionFailed,
+    ChunksTaken,
+    ChunksTrained,
     DeadlineReached,
     DriftMeasured,
     LeaveRequested,
@@ -15,6 +17,7 @@ from gossiptrain.protocol.events import (
     MembersKnown,
     MessageReceived,
     SeedsFound,
+    SharingBegun,
     SnapshotReceived,
     SnapshotRejected,
     Started,
@@ -24,6 +27,7 @@ from gossiptrain.protocol.events import (
 
 STARTED, MESSAGE, EVIDENCE, SNAPSHOT, REJECTED, BOUNDARY, DEADLINE, SEEDS, LEAVE, SENT, NOTICE, ENDED, FAULT = range(13)
 FROZEN, MANIFEST, KNOWN, DRIFT = 13, 14, 15, 16
+SHARING, TAKEN, TRAINED = 17, 18, 19
 
 EVENT_KINDS = {
     Started: STARTED,
@@ -40,6 +44,9 @@ EVENT_KINDS = {
     AdoptionFailed: REJECTED,
     MembersKnown: KNOWN,
     DriftMeasured: DRIFT,
+    SharingBegun: SHARING,
+    ChunksTaken: TAKEN,
+    ChunksTrained: TRAINED,
 }
 _head = Struct("<dIB").pack
 FLUSH_PARTS = 1 << 12

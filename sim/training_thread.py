@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gossiptrain.protocol.events import BlockTiming, DriftMeasured, StepsCompleted
 from sim.clock import TRAINING
+from sim.sampling import Sampling
 
 if TYPE_CHECKING:
     from sim.peer import SimulatedPeer
@@ -83,6 +84,7 @@ class TrainingThread:
         self.drift = Drift() if pacing.mode == "auto" else None
         self._base: Any = None
         self._compute_s = self._wait_s = self._step_s = 0.0
+        self.sampling = Sampling(peer, world.data)
         self.steps = self.applied = self.version = 0
         self.snapshots: dict[int, Payload] = {}
         self.pins: dict[int, int] = {}
@@ -162,6 +164,7 @@ class TrainingThread:
         if not self.is_training:
             self.is_training = True
             self._last_step_s = self._clock.now
+            self.sampling.begin()
             self._begin_block()
 
     def delay(self, for_s: float) -> None:
@@ -212,12 +215,14 @@ class TrainingThread:
             self._publish()
             self.waits_since_s = self._clock.now
             self._peer.handle(self._completed(self.version))
+            self.sampling.boundary(self._block_steps, self._last_step_s - self._block_began_s)
             return
         version = None
         if self.publishes:
             self._publish()
             version = self.version
         self._peer.handle(self._completed(version))
+        self.sampling.boundary(self._block_steps, self._last_step_s - self._block_began_s)
         self._begin_block()
 
     def _completed(self, version: int | None) -> StepsCompleted:

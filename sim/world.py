@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sim.checkers import Checkers
 from sim.clock import Clock
 from sim.network import Network
+from sim.sampling import SharedData
 from sim.step_times import StepTimes
 from sim.trace import Trace
 from sim.workload import Workload
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class World:
     """The world around the peers. `seeds` tells a peer's seeds; `checks_wire` has messages encoded and decoded.
 
-    `step_times` take the place of the workload's, where an environment tells them.
+    `step_times` take the place of the workload's, where an environment tells them. `data`: what the peers share, if any.
     """
 
     clock: Clock
@@ -33,3 +34,4 @@ class World:
     checks_wire: bool
     seeds: Callable[[SimulatedPeer], tuple[str, ...]]
     step_times: StepTimes | None = None
+    data: SharedData | None = None

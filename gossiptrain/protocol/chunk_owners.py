@@ -26,17 +26,21 @@ def lots(order: int, epoch: int, name: str, chunks: int) -> tuple[float, ...]:
     return tuple(-log((number + 0.5) * 2.0**-53) for number in numbers)
 
 
-def owners(order: int, epoch: int, chunks: int, weights: Mapping[str, float]) -> tuple[str, ...]:
-    """Returns whose each chunk is; equal scores go to the smaller name.
+@lru_cache(maxsize=32)
+def owners(order: int, epoch: int, chunks: int, weights: tuple[tuple[str, float], ...]) -> Mapping[str, int]:
+    """Returns the chunks of each peer, as bits; equal scores go to the peer named first.
 
     Args:
-        weights: positive, of at least one peer.
+        weights: names with their positive weights, sorted, at least one.
     """
-    best, whose = [float("inf")] * chunks, [""] * chunks
-    for name in sorted(weights):
-        slowness = 1.0 / weights[name]
+    best, whose = [float("inf")] * chunks, [0] * chunks
+    for place, (name, weight) in enumerate(weights):
+        slowness = 1.0 / weight
         for chunk, lot in enumerate(lots(order, epoch, name, chunks)):
             score = lot * slowness
             if score < best[chunk]:
-                best[chunk], whose[chunk] = score, name
-    return tuple(whose)
+                best[chunk], whose[chunk] = score, place
+    owned = [0] * len(weights)
+    for chunk, place in enumerate(whose):
+        owned[place] |= 1 << chunk
+    return {name: bits for (name, _), bits in zip(weights, owned)}

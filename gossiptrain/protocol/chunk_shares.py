@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from gossiptrain.protocol.chunk_owners import lots, owners
-from gossiptrain.protocol.data_plan import DataPlan, EpochsDone, each_of
+from gossiptrain.protocol.data_plan import DataPlan, EpochsDone, bits_of, each_of
 from gossiptrain.protocol.member_table import MemberTable
 from gossiptrain.protocol.messages import ChunkHand, ChunkId
 
@@ -52,9 +52,11 @@ class ChunkShares:
         self._heard_s: dict[Process, float] = {}
         self._gifts: dict[ChunkId, _Gift] = {}
         self._weights: dict[str, float] = {}
-        self._owners: dict[int, tuple[str, ...]] = {}
+        self._owned: dict[int, Mapping[str, int]] = {}
         self._mine: dict[int, list[int]] = {}
-        self._held: dict[ChunkId, str] = {}
+        self._told_bits: dict[Process, dict[int, int]] = {}
+        self._held: dict[int, dict[str, int]] = {}
+        self._in_hands: dict[int, int] = {}
         self._is_stale = True
         self._table_seen = -1
         self._look_s = 0.0
@@ -72,6 +74,9 @@ class ChunkShares:
                 return False
             self._heard_s[process] = now
         self.hands[process] = hand
+        bits = self._told_bits[process] = {}
+        for epoch, chunk in hand.chunks:
+            bits[epoch] = bits.get(epoch, 0) | 1 << chunk
         self._is_stale = True
         return True
 
@@ -99,19 +104,19 @@ class ChunkShares:
             return False
         self._is_stale, self._table_seen, self._look_s = False, self._table.version, float("inf")
         held_before = self._held
+        self._find_held(now)
         self._gifts = {chunk: gift for chunk, gift in self._gifts.items() if self._is_on_its_way(chunk, gift, now)}
-        self._held = self._find_held(now)
         self._look_s = min([self._look_s, *(gift.until_s for gift in self._gifts.values())])
         weights = self._find_weights()
         if weights == self._weights:
-            self._note_void(held_before)
             return False
-        before, self._weights = self._owners, weights
-        self._owners, self._mine = {}, {}
-        for epoch in sorted(before):
-            if epoch >= self._done.floor:
-                self._note_moves(epoch, before[epoch], held_before)
+        before, self._weights = self._owned, weights
+        self._owned, self._mine = {}, {}
         self.moved = {epoch: count for epoch, count in self.moved.items() if epoch >= self._done.floor - 1}
+        for epoch, owned in sorted(before.items()):
+            if epoch >= self._done.floor:
+                moved = self._moved(epoch, owned, held_before.get(epoch, {}))
+                self.moved[epoch] = self.moved.get(epoch, 0) + moved
         return True
 
     def forget_below(self, epoch: int, now: float) -> None:
@@ -119,7 +124,7 @@ class ChunkShares:
         gone = [p for p in self.hands if not self.is_living(p) and not self._is_stranger(p, now)]
         for process in gone:
             if all(counted < epoch for counted, _ in self.hands[process].trained):
-                del self.hands[process]
+                del self.hands[process], self._told_bits[process]
                 self._heard_s.pop(process, None)
 
     # What is asked
@@ -141,31 +146,30 @@ class ChunkShares:
 
     def holder(self, chunk: ChunkId) -> str:
         """The name of whoever holds a chunk, or ""."""
-        return self._held.get(chunk, "")
+        if not self._in_hands.get(chunk.epoch, 0) >> chunk.chunk & 1:
+            return ""
+        return next(name for name, bits in self._held[chunk.epoch].items() if bits >> chunk.chunk & 1)
 
     def own_next(self, epoch: int) -> int | None:
         """Returns the chunk of an epoch that this peer is to begin next, or None when none is left."""
-        mine = self._own_order(epoch)
-        missing = self._done.missing(epoch)
+        mine, missing, free = self._own_order(epoch), self._done.missing(epoch), self._free(epoch)
         while mine and not missing >> mine[0] & 1:
             del mine[0]
-        return next((c for c in mine if missing >> c & 1 and self._is_free(ChunkId(epoch, c))), None)
+        return next((chunk for chunk in mine if free >> chunk & 1), None)
 
     def to_give(self, epoch: int, count: int) -> list[int]:
         """Returns up to `count` chunks, and half of them at most, that this peer would come to last in an epoch."""
-        missing = self._done.missing(epoch)
-        free = [c for c in self._own_order(epoch) if missing >> c & 1 and self._is_free(ChunkId(epoch, c))]
-        return free[len(free) - min(count, -(-len(free) // 2)) :]
+        free = self._free(epoch)
+        mine = [chunk for chunk in self._own_order(epoch) if free >> chunk & 1]
+        return mine[len(mine) - min(count, -(-len(mine) // 2)) :]
 
     def left_with(self, epoch: int) -> Mapping[str, int]:
         """Returns how many chunks of an epoch nobody has begun, by the name of the other that owns them."""
-        found: dict[str, int] = {}
-        whose = self._owners_of(epoch)
-        for chunk in each_of(self._done.missing(epoch)):
-            name = whose[chunk]
-            if name != self._me[0] and self._is_free(ChunkId(epoch, chunk)):
-                found[name] = found.get(name, 0) + 1
-        return found
+        free = self._free(epoch)
+        if not free:
+            return {}
+        owned = self._owned_in(epoch).items()
+        return {name: count for name, bits in owned if name != self._me[0] and (count := (bits & free).bit_count())}
 
     def unfinished(self, epoch: int) -> Iterator[int]:
         """Yields the chunks of an epoch that others hold or own and have not finished, in the order of this peer's lots."""
@@ -193,16 +197,19 @@ class ChunkShares:
 
     def _is_on_its_way(self, chunk: ChunkId, gift: _Gift, now: float) -> bool:
         is_open = now < gift.until_s and not self._done.has(chunk) and self.is_living(gift.receiver)
-        return is_open and not (chunk in self._held and self._held[chunk] == gift.receiver[0])
+        held = self._held.get(chunk.epoch, {}).get(gift.receiver[0], 0)
+        return is_open and not held >> chunk.chunk & 1
 
-    def _find_held(self, now: float) -> dict[ChunkId, str]:
-        held: dict[ChunkId, str] = {}
-        for process in sorted(self.hands):
-            if process == self._me or not self.hands[process].chunks:
-                continue
-            if self.is_living(process) or self._is_stranger(process, now):
-                held.update((c, process[0]) for c in self.hands[process].chunks if not self._done.has(c))
-        return held
+    def _find_held(self, now: float) -> None:
+        self._held = {}
+        for process in sorted(self._told_bits):
+            bits = self._told_bits[process]
+            if bits and (self.is_living(process) or self._is_stranger(process, now)):
+                for epoch, chunks in bits.items():
+                    if missing := chunks & self._done.missing(epoch):
+                        held = self._held.setdefault(epoch, {})
+                        held[process[0]] = held.get(process[0], 0) | missing
+        self._in_hands = {epoch: _union(held) for epoch, held in self._held.items()}
 
     def _is_stranger(self, process: Process, now: float) -> bool:
         until_s = self._heard_s.get(process, 0.0) + STRANGER_S
@@ -211,8 +218,10 @@ class ChunkShares:
         self._look_s = min(self._look_s, until_s)
         return True
 
-    def _is_free(self, chunk: ChunkId) -> bool:
-        return chunk not in self._held and chunk not in self._gifts and chunk not in self.mine
+    def _free(self, epoch: int) -> int:
+        """The unfinished chunks of an epoch that nobody holds."""
+        free = self._done.missing(epoch) & ~self._in_hands.get(epoch, 0)
+        return free & ~bits_of(chunk for chunks in (self.mine, self._gifts) for of, chunk in chunks if of == epoch)
 
     def _find_weights(self) -> dict[str, float]:
         speeds = {p[0]: hand.samples_per_s for p, hand in self.hands.items() if self.is_living(p)}
@@ -220,33 +229,38 @@ class ChunkShares:
         mean = sum(known) / len(known) if known else 1.0
         return {name: speeds[name] or mean for name in sorted(speeds)}
 
-    def _owners_of(self, epoch: int) -> tuple[str, ...]:
-        whose = self._owners.get(epoch)
-        if whose is None:
-            self._owners = {e: w for e, w in self._owners.items() if e >= self._done.floor}
-            whose = self._owners[epoch] = owners(self._plan.order, epoch, self._plan.chunks, self._weights)
-        return whose
+    def _owned_in(self, epoch: int) -> Mapping[str, int]:
+        owned = self._owned.get(epoch)
+        if owned is None:
+            self._owned = {e: bits for e, bits in self._owned.items() if e >= self._done.floor}
+            weights = tuple(self._weights.items())
+            owned = self._owned[epoch] = owners(self._plan.order, epoch, self._plan.chunks, weights)
+        return owned
 
     def _own_order(self, epoch: int) -> list[int]:
         mine = self._mine.get(epoch)
         if mine is None:
             self._mine = {e: order for e, order in self._mine.items() if e >= self._done.floor}
             lot = lots(self._plan.order, epoch, self._me[0], self._plan.chunks)
-            whose, missing = self._owners_of(epoch), self._done.missing(epoch)
-            own = [c for c in each_of(missing) if whose[c] == self._me[0]]
-            mine = self._mine[epoch] = sorted(own, key=lot.__getitem__)
+            own = self._owned_in(epoch)[self._me[0]] & self._done.missing(epoch)
+            mine = self._mine[epoch] = sorted(each_of(own), key=lot.__getitem__)
         return mine
 
-    def _note_moves(self, epoch: int, before: tuple[str, ...], held_before: Mapping[ChunkId, str]) -> None:
-        after = self._owners_of(epoch)
-        for chunk in each_of(self._done.missing(epoch)):
-            identity = ChunkId(epoch, chunk)
-            if identity not in self.mine:
-                was = held_before.get(identity, before[chunk])
-                self.moved[epoch] = self.moved.get(epoch, 0) + (was != self._held.get(identity, after[chunk]))
+    def _moved(self, epoch: int, owned: Mapping[str, int], held: Mapping[str, int]) -> int:
+        """Counts the unfinished chunks that are another's now, owned or held, than they were; this peer's hand stays."""
+        now_owned, now_held = self._owned_in(epoch), self._held.get(epoch, {})
+        was_in_hands, is_in_hands = _union(held), _union(now_held)
+        of_interest = self._done.missing(epoch) & ~bits_of(c for of, c in self.mine if of == epoch)
+        moved = 0
+        for name in owned.keys() | held.keys():
+            was = owned.get(name, 0) & ~was_in_hands | held.get(name, 0)
+            is_now = now_owned.get(name, 0) & ~is_in_hands | now_held.get(name, 0)
+            moved |= was & ~is_now & of_interest
+        return moved.bit_count()
 
-    def _note_void(self, held_before: Mapping[ChunkId, str]) -> None:
-        """Owners may have changed before hands became void: those chunks move, too."""
-        for chunk, name in held_before.items():
-            if chunk not in self._held and not self._done.has(chunk) and name not in self._weights:
-                self.moved[chunk.epoch] = self.moved.get(chunk.epoch, 0) + 1
+
+def _union(sets: Mapping[str, int]) -> int:
+    bits = 0
+    for more in sets.values():
+        bits |= more
+    return bits

@@ -43,8 +43,9 @@ ASK_TIMEOUT_S = 1.0
 # A speed is told anew when it has changed by more than this: each time some chunks change hands.
 SPEED_CHANGE = 0.15
 SPEED_MAX = 1e12
-# How long after an epoch's last chunk the counts of all are together.
+# How long after an epoch's last chunk the counts of all are together, and how long each tells its own.
 SETTLE_S = 2.0
+COUNTS_KEPT_S = 4 * SETTLE_S
 # A part without a plan knows nothing to tell.
 NOBODY = m.LedgerNews(0, 0, 0, 0, (), (), False)
 
@@ -80,8 +81,10 @@ class DataLedger:
         self._asked: tuple[str, int, float] | None = None
         self._have_none: dict[int, set[str]] = {}
         self._complete_s: dict[int, float] = {}
+        self._dropped_s: dict[int, float] = {}
         self._told_differs: dict[str, None] = {}
         self._table_seen = -1
+        self._has_left = False
 
     # The doors
 
@@ -119,7 +122,7 @@ class DataLedger:
 
     def members_changed(self, now: float) -> list[Effect]:
         """Somebody came, went or was replaced: what they held is looked at anew."""
-        if self.plan is None or self._table_seen == self._table.version:
+        if self.plan is None or self._has_left or self._table_seen == self._table.version:
             return []
         self._have_none.clear()
         return self._follow(now)
@@ -128,6 +131,7 @@ class DataLedger:
         """Tells some others what was done last; what is in this peer's hand is theirs as soon as it has gone."""
         if self.plan is None:
             return []
+        self._has_left = True
         self._ahead.clear()
         self._shares.mine.clear()
         self._tell_hand()
@@ -360,6 +364,9 @@ class DataLedger:
     def _tell_finished(self, now: float) -> list[Effect]:
         assert self.plan is not None
         effects: list[Effect] = []
+        for epoch in [e for e, at_s in self._dropped_s.items() if now >= at_s]:
+            del self._dropped_s[epoch]
+            self._tally.pop(epoch, None)
         for epoch in sorted(e for e, at_s in self._complete_s.items() if now >= at_s):
             del self._complete_s[epoch]
             samples, trained = self.plan.samples, self._shares.trained(epoch)
@@ -367,8 +374,7 @@ class DataLedger:
             own = self._tally.get(epoch, 0)
             effects.append(Notify(EpochFinished(epoch, samples, max(0, trained - samples), own, moved, given)))
             self._shares.forget_below(epoch, now)
+            self._dropped_s[epoch] = now + COUNTS_KEPT_S - SETTLE_S
         if effects:
-            oldest = self._done.floor - m.COUNTS_TOLD_MAX
-            self._tally = {e: n for e, n in self._tally.items() if e >= oldest}
             self._have_none = {e: names for e, names in self._have_none.items() if e >= self._done.floor}
         return effects

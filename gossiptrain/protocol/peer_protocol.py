@@ -7,7 +7,7 @@ next. Last, links are opened for what is to be sent.
 
 from __future__ import annotations
 
-from gossiptrain.protocol import exchanges, notices
+from gossiptrain.protocol import data_ledger, exchanges, notices
 from gossiptrain.protocol import messages as m
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.control_links import ControlLinks
@@ -70,6 +70,7 @@ class PeerProtocol:
         self._run = run_tag(config)
         self._exchanges = Exchanges(config, self._membership.get, self._count)
         self._catching_up, self._rounds = self._exchanges.catching_up, self._exchanges.rounds
+        self.ledger = data_ledger.DataLedger(config, self._membership.table, self._count)
         self._step = 0
         self._pacer = Pacer(config.pacing, config.kind == "round")
         self._wanted = (self._pacer.plan, False)
@@ -119,6 +120,7 @@ class PeerProtocol:
             self._rewiring.next_deadline(),
             self._introductions.next_deadline(),
             self._exchanges.next_deadline(met_somebody),
+            self.ledger.next_deadline(),
         )
         return next_s if met_somebody or not self._is_joining() else min(next_s, self._introductions.joining_ends_s())
 
@@ -173,6 +175,8 @@ class PeerProtocol:
     def _take(self, event: Event, now: float) -> list[Effect]:
         if self._leaving or self._failed:
             return []
+        if isinstance(event, data_ledger.EVENTS):
+            return self.ledger.happened(event, now)
         match event:  # the most frequent first
             case MessageReceived(envelope):
                 return self._message(envelope, now)
@@ -236,7 +240,7 @@ class PeerProtocol:
 
     def _tick(self, now: float) -> list[Effect]:
         effects = self._membership.tick(now) + self._introductions.tick(now)
-        effects += self._exchanges.tick(now)
+        effects += self._exchanges.tick(now) + self.ledger.tick(now)
         effects += self._tidy_links(now)
         if self._is_joining():
             failure = self._introductions.give_up_joining(now)
@@ -245,7 +249,7 @@ class PeerProtocol:
         return effects
 
     def _leave(self, reason: str, now: float) -> list[Effect]:
-        effects = self._exchanges.close_all(now)
+        effects = self._exchanges.close_all(now) + self.ledger.leave()
         goodbye = m.Leave(reason[:REASON_CHARACTERS_MAX])
         effects += [Send(other.control_address, goodbye) for other in self._membership.told_of_leaving()]
         self._leaving = True
@@ -266,6 +270,8 @@ class PeerProtocol:
             return []
         if isinstance(message, exchanges.MESSAGES):
             return heard + self._exchanges.message(message, sender, now)
+        if isinstance(message, data_ledger.MESSAGES):
+            return heard + self.ledger.told(message, sender, now)
         if isinstance(message, CARRY_NEWS) and message.updates:
             heard += self._membership.news(message.updates, sender, now)
         return heard + self._member_message(message, sender, now)
@@ -338,6 +344,7 @@ class PeerProtocol:
         table, rewiring, pairs = self._membership.table, self._rewiring, self._exchanges.pairs
         for name, gone in self._membership.take_lost():
             effects += self._exchanges.peer_lost(name, gone, now)
+        effects += self.ledger.members_changed(now)
         if self._version_seen != table.version:
             self._version_seen = table.version
             rewiring.view_changed(table.living_count(), now)
