@@ -35,12 +35,15 @@ if TYPE_CHECKING:
     from gossiptrain.reports import compare, open_run
     from gossiptrain.runtime.micro_batches import MicroBatches
     from gossiptrain.runtime.resources import Resources, device, resources
+    from gossiptrain.sampler import PeerSampler, ShardedStream
     from gossiptrain.transport import TransportConfig
 
 _HOMES = {
     "attach": "attaching",
     "Peer": "peer",
     "PeerConfig": "peer_config",
+    "PeerSampler": "sampler",
+    "ShardedStream": "sampler",
     "ad_psgd": "mixing",
     "d_psgd": "mixing",
     "ExchangeConfig": "protocol.config",
@@ -76,10 +79,12 @@ __all__ = [
     "NameTakenError",
     "Peer",
     "PeerConfig",
+    "PeerSampler",
     "PeerStoppedError",
     "Resources",
     "RunMismatchError",
     "SeedUnreachableError",
+    "ShardedStream",
     "TransportConfig",
     "VersionMismatchError",
     "ad_psgd",

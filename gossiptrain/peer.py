@@ -33,6 +33,7 @@ from gossiptrain.runtime.parameters import ParameterVector
 from gossiptrain.runtime.progress import Progress
 from gossiptrain.runtime.recorder import Recorder
 from gossiptrain.runtime.saving import Saving
+from gossiptrain.runtime.sharing import Sharing
 from gossiptrain.runtime.state_transfer import StateTransfers
 from gossiptrain.runtime.threads import start_on_one_core
 from gossiptrain.runtime.weights import save_model
@@ -66,6 +67,7 @@ class Peer:
         self._keeper = Keeper(self._state, self._identity(), self._vector.device, self._busy.during)
         self._saving: Saving | None = None
         self._compiling: object = None
+        self._sharing: Sharing | None = None
         self._blocks = Blocks(
             self._vector,
             config.pacing,
@@ -148,11 +150,21 @@ class Peer:
             self._busy.end(self._compiling)
             self._compiling = None
         self._blocks.step(driver, self.step_count, now_s)
+        if self._sharing is not None:
+            self._blocks.clock.samples_per_step = self._sharing.step(now_s, self._blocks.clock.blocks)
         if self._saving is not None:
             self._saving.at_step(self.step_count)
         if self._keeper.wanted:
             self._keeper.at_step(self.step_count)
             self._blocks.clock.resume()
+
+    def share_data(self, sharing: Sharing) -> None:
+        """Has a sampler share data with the others'; `PeerSampler` calls it, and a peer can have one."""
+        if self._sharing is not None:
+            raise ConfigurationError("peer: has a PeerSampler already that shares data; a peer can have one of them")
+        self._sharing, self._state.ledger = sharing, sharing.saved
+        if self._driver is not None:
+            sharing.begin(self._driver, self._state.ledger_found)
 
     def busy(self, seconds: float) -> AbstractContextManager[None]:
         """Tells the others that training pauses for up to so many seconds: `with peer.busy(60): evaluate()`.
@@ -208,6 +220,8 @@ class Peer:
             self._end(reason, ok=False, name_is_anothers=isinstance(error, NameTakenError))
             raise
         self._blocks.begin(self._driver)
+        if self._sharing is not None:
+            self._sharing.begin(self._driver, self._state.ledger_found)
         if self._is_compiled:
             self._compiling = self._busy.begin(self.config.compile_busy_s)
         return self
@@ -354,6 +368,8 @@ class Peer:
         if driver is None:
             return
         finished = False
+        if self._sharing is not None:
+            self._sharing.end()
         try:
             driver.leave(reason, LEAVE_TIMEOUT_S)
             if ok:

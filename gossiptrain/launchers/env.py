@@ -162,6 +162,24 @@ def _steps_or_time(variable: str, value: int | str) -> int | str:
     return int(value) if str(value).isdecimal() else value
 
 
+def place_among(name: str, environ: Mapping[str, str] | None = None) -> tuple[int, int] | None:
+    """Returns (which of the peers launched together this one is, how many they are); None where nothing says so.
+
+    Args:
+        name: the peer's; a launcher calls them "peer-0", "peer-1", ...
+        environ: the variables; None reads `os.environ`.
+    """
+    environ = os.environ if environ is None else environ
+    for variable, size_variable in _RANKS:
+        if size_variable is not None and environ.get(variable) and environ.get(size_variable):
+            return _whole(variable, environ[variable]), _whole(size_variable, environ[size_variable])
+    number = re.search(r"(\d+)\Z", name)
+    peers = environ.get(PREFIX + "PEERS")
+    if number is None or not peers:
+        return None
+    return int(number[1]), _whole(PREFIX + "PEERS", peers)
+
+
 def seed_addresses(seeds: Iterable[str]) -> list[str]:
     """Expands seeds to the addresses known now, each once, in order.
 

@@ -49,6 +49,7 @@ from gossiptrain.protocol.events import (
 )
 from gossiptrain.protocol.notices import Exchanged, Joined, Notice
 from gossiptrain.protocol.peer_protocol import PeerProtocol
+from gossiptrain.runtime.desk import Desk
 from gossiptrain.runtime.link_times import LinkTimes
 from gossiptrain.runtime.parameters import ParameterVector
 from gossiptrain.runtime.snapshot_traffic import SnapshotTraffic
@@ -101,6 +102,7 @@ class Driver(threading.Thread):
         self._seeds, self._observe, self._report = seeds, observe, report
         self._states = states(self)
         self._links = LinkTimes()
+        self.desk = Desk()
         self._snapshots = SnapshotTraffic(transport, vector, mixer, self._links)
         self._from_training: deque[Event | Callable[[], None]] = deque()
         self._changed = threading.Condition()
@@ -226,6 +228,7 @@ class Driver(threading.Thread):
             self.counters = self._count()
             self._transport.close()
             self._snapshots.close()
+            self.desk.close(self._protocol.ledger.state())
             self._announce()
 
     def _turn(self) -> None:
@@ -254,6 +257,7 @@ class Driver(threading.Thread):
             self._exchanges_told = 0
             self.counters = self._count()
             self._handle(TrafficCounted(dict(self._transport.counters)))
+            self.desk.state = self._protocol.ledger.state()
             self._report()
 
     def _count(self) -> dict[str, int]:
@@ -343,7 +347,7 @@ class Driver(threading.Thread):
                 self._told(notice)
             case Fail(kind, text):
                 self._fail(ERRORS[kind](text))
-            case _ if not self._snapshots.carry_out(effect):
+            case _ if not (self._snapshots.carry_out(effect) or self.desk.carry_out(effect)):
                 self._states.carry_out(effect)
                 self._announce()
 

@@ -63,6 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         lacks_optimizer: why the optimizer's state is not there; "" where it is.
         scalars: what the optimizer keeps that is no tensor, by name.
         entries: in the order of their places.
+        ledger: what is trained of the shared data, see `ledger_text`; "" where none are shared.
         digests: of each `chunk_bytes` of the state, 16 bytes; see `digest_of`.
     """
 
@@ -80,6 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digests: bytes
     format: int = FORMAT
     versions: dict[_Text, _Text] = {}
+    ledger: Annotated[str, msgspec.Meta(max_length=1 << 16)] = ""
 
     def digest(self, index: int) -> bytes:
         """Returns the digest of one chunk."""

@@ -6,8 +6,8 @@ the parts to one run of bytes; `Model.adopt` is the way back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -42,6 +42,7 @@ class Parts:
     optimizer: str
     lacks_optimizer: str
     entries: tuple[Entry, ...]
+    ledger: str = ""
 
     @classmethod
     def of(
@@ -75,6 +76,7 @@ class Parts:
             chunk_bytes=CHUNK_BYTES,
             digests=m.digests_of(data),
             versions=identity.versions,
+            ledger=self.ledger,
         )
 
 
@@ -96,12 +98,17 @@ class Model:
 
     Args:
         mixed: names of the parameters and buffers that peers average; every state has them.
+
+    Attributes:
+        ledger: tells what is trained of the shared data. ledger_found: what the last state taken over told of that.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, mixed: frozenset[str]) -> None:
         self._model = model
         self._optimizer = optimizer
         self._mixed = frozenset(_PREFIX + name for name in mixed)
+        self.ledger: Callable[[], str] = str
+        self.ledger_found = ""
 
     def parts(self, with_frozen: bool) -> Parts:
         """Lists everything as it is now.
@@ -120,7 +127,8 @@ class Model:
                 )
         kept = optimizer_state.collect(self._optimizer, self._model)
         tensors.update(kept.tensors)
-        return Parts.of(tensors, kept.scalars, optimizer_state.describe(self._optimizer), kept.problem)
+        parts = Parts.of(tensors, kept.scalars, optimizer_state.describe(self._optimizer), kept.problem)
+        return replace(parts, ledger=self.ledger())
 
     def check(self, manifest: Manifest) -> None:
         """Checks that this model can take the state.
@@ -159,6 +167,7 @@ class Model:
         for name, view in views.items():
             if name in own:
                 own[name].copy_(view)
+        self.ledger_found = manifest.ledger
         return self._adopt_optimizer(manifest, views)
 
     def _adopt_optimizer(self, manifest: Manifest, views: Mapping[str, Tensor]) -> str:

@@ -11,7 +11,14 @@ from gossiptrain.errors import (
     SeedUnreachableError,
     VersionMismatchError,
 )
-from gossiptrain.protocol.notices import Notice, PeerRefused, SeedSilent, SnapshotRefused, TopologyFailed
+from gossiptrain.protocol.notices import (
+    Notice,
+    PeerRefused,
+    SeedSilent,
+    SharingDiffers,
+    SnapshotRefused,
+    TopologyFailed,
+)
 
 ERRORS: dict[str, type[GossipTrainError]] = {
     "model": ModelMismatchError,
@@ -34,4 +41,6 @@ def worth_a_warning(notice: Notice) -> str:
             return f"a snapshot of {peer} was not used: {reason}; it is left alone for a while"
         case TopologyFailed(reason):
             return f"the default overlay stands in for the topology: {reason}"
+        case SharingDiffers(peer, mine, theirs):
+            return f"{peer} shares other data, and trains them apart from this peer: here {mine}; there {theirs}"
     return ""
