@@ -18,7 +18,6 @@ from gossiptrain import intervals
 from gossiptrain.errors import ConfigurationError, NameTakenError, PeerStoppedError
 from gossiptrain.launchers import env
 from gossiptrain.peer_config import PeerConfig
-from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.events import Event, StepsCompleted
 from gossiptrain.protocol.peer_protocol import PeerProtocol
 from gossiptrain.runtime import beginning, limits, resources, state, status
@@ -278,30 +277,17 @@ class Peer:
 
     def _driver_on(self, transport: ZeroMQTransport, boot: int, founder: bool) -> Driver:
         settings, config = self._settings, self.config
-        protocol = PeerProtocol(
-            ProtocolConfig(
-                name=settings.name,
-                boot=boot,
-                run_id=settings.run_id,
-                control_address=transport.control_address,
-                data_address=transport.data_address,
-                parameters=tuple(spec.describe() for spec in self._vector.schema),
-                snapshot_bytes=self._vector.nbytes,
-                founder=founder,
-                expects_seeds=bool(settings.seeds),
-                topology=config.topology,
-                kind=config.mixer.kind,
-                mixer=repr(config.mixer),
-                pair_weight=getattr(config.mixer, "weight", 0.5),
-                pacing=config.pacing,
-                seed=config.seed,
-                membership=config.membership,
-                exchange=config.exchange,
-                limits=self._limits.of_sending(transport.data_address),
-            )
+        addresses = (transport.control_address, transport.data_address)
+        of_protocol = config.of_protocol(
+            boot=boot,
+            founder=founder,
+            addresses=addresses,
+            parameters=tuple(spec.describe() for spec in self._vector.schema),
+            snapshot_bytes=self._vector.nbytes,
+            limits=self._limits.of_sending(transport.data_address),
         )
         return Driver(
-            protocol,
+            PeerProtocol(of_protocol),
             transport,
             self._vector,
             config.mixer,

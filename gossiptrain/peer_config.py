@@ -9,7 +9,8 @@ from gossiptrain.errors import ConfigurationError
 from gossiptrain.launchers import env
 from gossiptrain.mixing.base import Mixer
 from gossiptrain.mixing.registry import by_name, known_mixers
-from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, TopologySpec
+from gossiptrain.protocol.budget import SendLimits
+from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, ProtocolConfig, TopologySpec
 from gossiptrain.protocol.pacing import PacingConfig
 from gossiptrain.protocol.rewiring import check_topology
 from gossiptrain.transport import TransportConfig
@@ -79,6 +80,39 @@ class PeerConfig:
         settings = self.settings
         max_mbps = settings.max_mbps or self.transport.max_mbps
         return replace(self.transport, listen=settings.listen, insecure=settings.insecure, max_mbps=max_mbps)
+
+    def of_protocol(
+        self,
+        *,
+        boot: int,
+        founder: bool,
+        addresses: tuple[str, str],
+        parameters: tuple[str, ...],
+        snapshot_bytes: int,
+        limits: SendLimits,
+    ) -> ProtocolConfig:
+        """The protocol's configuration of a process; see `ProtocolConfig`. addresses: for control and for data."""
+        settings = self.settings
+        return ProtocolConfig(
+            name=settings.name,
+            boot=boot,
+            run_id=settings.run_id,
+            control_address=addresses[0],
+            data_address=addresses[1],
+            parameters=parameters,
+            snapshot_bytes=snapshot_bytes,
+            founder=founder,
+            expects_seeds=bool(settings.seeds),
+            topology=self.topology,
+            kind=self.mixer.kind,
+            mixer=repr(self.mixer),
+            pair_weight=getattr(self.mixer, "weight", 0.5),
+            pacing=self.pacing,
+            seed=self.seed,
+            membership=self.membership,
+            exchange=self.exchange,
+            limits=limits,
+        )
 
 
 def configure(
