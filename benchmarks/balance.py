@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -28,9 +29,10 @@ from gossiptrain.protocol.notices import EpochFinished
 PEERS = 32
 SAMPLES, BATCH, AHEAD = 131_072, 32, 64
 STEP_S, SPREAD = 0.5, 0.5
-# An epoch lasts some 48 s; these are in the second, when all know each other's speeds.
-DEATHS_S, JOIN_S, UNTIL_S = (60.0, 70.0), 75.0, 150.0
+# Deaths and the join strike the second epoch, when all know each other's speeds, at these parts of it.
 EPOCH = 1
+DEATHS_AT, JOIN_AT = {5: 0.25, 9: 0.4}, 0.5
+LOOK_EVERY_S = 2.0
 MICRO_SAMPLES, MICRO_BATCH = 200_000, 32
 
 
@@ -77,32 +79,57 @@ def deaths_and_a_join(seeds: int) -> list[dict[str, Any]]:
 
 
 def one_run(seed: int) -> Counts:
-    """Runs one epoch with its faults and counts."""
-    data = sim.SharedData(SAMPLES, BATCH, ahead=AHEAD)
-    faults = sim.FaultSchedule().join(JOIN_S)
-    for peer, at_s in zip((5, 9), DEATHS_S):
-        faults = faults.crash(peer, at_s)
-    run = sim.Simulation(
-        PEERS,
-        formed=True,
-        seed=seed,
-        faults=faults,
-        data=data,
-        workload=sim.TimedWorkload(4_000_000, sim.LogNormalSteps(STEP_S, between=SPREAD, within=0.05)),
-    )
-    least = 0.0
-    for peer, at_s in zip((5, 9), DEATHS_S):
-        run.run(at_s - 0.001)
+    """Runs without faults to learn when the epoch is, then with them, and counts."""
+    quiet = simulation(seed, sim.FaultSchedule())
+    begins_s, ends_s = (run_until(quiet, lambda run, e=e: floor_of(run) >= e) for e in (EPOCH, EPOCH + 1))
+    at_s = {peer: begins_s + part * (ends_s - begins_s) for peer, part in DEATHS_AT.items()}
+    join_s = begins_s + JOIN_AT * (ends_s - begins_s)
+    faults = sim.FaultSchedule().join(join_s)
+    for peer, time_s in at_s.items():
+        faults = faults.crash(peer, time_s)
+    run = simulation(seed, faults)
+    data, least = run._world.data, 0.0
+    assert data is not None
+    for peer, time_s in at_s.items():
+        run.run(time_s - 0.001)
         least += unfinished(shares_of(run), f"peer-{peer}", data)
-    run.run(JOIN_S + 4.0)
+    run.run(join_s + 4.0)
     newcomer = run.process(PEERS)
     shares = shares_of(run)
     free = sum(shares.left_with(EPOCH).values())
     least += free * shares.weight(newcomer.name) / sum(shares.weight(name) for name in [*shares.others(), "peer-0"])
-    run.run(UNTIL_S)
-    told = next(n for _, n in run.process(0).notices if isinstance(n, EpochFinished) and n.epoch == EPOCH)
+    run_until(run, lambda run: finished(run) is not None)
+    told = finished(run)
+    assert told is not None
     truth = data.truth(EPOCH)
     return Counts(seed, truth.untrained, truth.twice, told.trained_twice, told.moved, least)
+
+
+def simulation(seed: int, faults: sim.FaultSchedule) -> sim.Simulation:
+    """The peers, who know each other from the beginning."""
+    steps = sim.LogNormalSteps(STEP_S, between=SPREAD, within=0.05)
+    data = sim.SharedData(SAMPLES, BATCH, ahead=AHEAD)
+    return sim.Simulation(
+        PEERS, formed=True, seed=seed, faults=faults, data=data, workload=sim.TimedWorkload(4_000_000, steps)
+    )
+
+
+def run_until(run: sim.Simulation, condition: Callable[[sim.Simulation], bool]) -> float:
+    """Runs until the condition holds; returns the time, in virtual seconds."""
+    while not condition(run):
+        run.run(run.now + LOOK_EVERY_S)
+    return run.now
+
+
+def floor_of(run: sim.Simulation) -> int:
+    """The epochs that the first peer knows to be complete."""
+    return run.process(0).protocol.ledger.state().floor
+
+
+def finished(run: sim.Simulation) -> EpochFinished | None:
+    """What the first peer told at the end of the epoch."""
+    notices = [notice for _, notice in run.process(0).notices if isinstance(notice, EpochFinished)]
+    return next((notice for notice in notices if notice.epoch == EPOCH), None)
 
 
 def shares_of(run: sim.Simulation) -> ChunkShares:
