@@ -19,7 +19,7 @@ from sim.measured_steps import MeasuredSteps
 from sim.network_options import NetworkOptions
 from sim.quadratic import QuadraticWorkload
 from sim.report import PeerReport, Report, Sample
-from sim.sampling import SharedData
+from sim.sampling import EpochTruth, SharedData
 from sim.scenario import Scenario, load, loads
 from sim.simulation import Simulation
 from sim.step_times import BimodalSteps, ConstantSteps, LogNormalSteps, TraceSteps
@@ -33,6 +33,7 @@ __all__ = [
     "ChangingSteps",
     "ConstantSteps",
     "Environment",
+    "EpochTruth",
     "Fault",
     "FaultSchedule",
     "InvariantBroken",

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from gossiptrain.protocol.chunk_owners import lots, owners
+from gossiptrain.protocol.chunk_owners import Owners, lots
 from gossiptrain.protocol.data_plan import DataPlan, EpochsDone, bits_of, each_of
 from gossiptrain.protocol.member_table import MemberTable
 from gossiptrain.protocol.messages import ChunkHand, ChunkId
@@ -52,7 +52,7 @@ class ChunkShares:
         self._heard_s: dict[Process, float] = {}
         self._gifts: dict[ChunkId, _Gift] = {}
         self._weights: dict[str, float] = {}
-        self._owned: dict[int, Mapping[str, int]] = {}
+        self._owners: dict[int, Owners] = {}
         self._mine: dict[int, list[int]] = {}
         self._told_bits: dict[Process, dict[int, int]] = {}
         self._held: dict[int, dict[str, int]] = {}
@@ -110,13 +110,14 @@ class ChunkShares:
         weights = self._find_weights()
         if weights == self._weights:
             return False
-        before, self._weights = self._owned, weights
-        self._owned, self._mine = {}, {}
+        self._weights, self._mine = weights, {}
         self.moved = {epoch: count for epoch, count in self.moved.items() if epoch >= self._done.floor - 1}
-        for epoch, owned in sorted(before.items()):
-            if epoch >= self._done.floor:
-                moved = self._moved(epoch, owned, held_before.get(epoch, {}))
-                self.moved[epoch] = self.moved.get(epoch, 0) + moved
+        self._owners = {epoch: owners for epoch, owners in self._owners.items() if epoch >= self._done.floor}
+        for epoch, owners in self._owners.items():
+            owned = owners.owned
+            owners.share(weights)
+            moved = self._moved(epoch, owned, held_before.get(epoch, {}))
+            self.moved[epoch] = self.moved.get(epoch, 0) + moved
         return True
 
     def forget_below(self, epoch: int, now: float) -> None:
@@ -230,12 +231,11 @@ class ChunkShares:
         return {name: speeds[name] or mean for name in sorted(speeds)}
 
     def _owned_in(self, epoch: int) -> Mapping[str, int]:
-        owned = self._owned.get(epoch)
-        if owned is None:
-            self._owned = {e: bits for e, bits in self._owned.items() if e >= self._done.floor}
-            weights = tuple(self._weights.items())
-            owned = self._owned[epoch] = owners(self._plan.order, epoch, self._plan.chunks, weights)
-        return owned
+        owners = self._owners.get(epoch)
+        if owners is None:
+            owners = self._owners[epoch] = Owners(self._plan.order, epoch, self._plan.chunks)
+            owners.share(self._weights)
+        return owners.owned
 
     def _own_order(self, epoch: int) -> list[int]:
         mine = self._mine.get(epoch)

@@ -176,9 +176,10 @@ class DataLedger:
 
     def _news(self, news: m.LedgerNews, sender: Member, now: float) -> list[Effect]:
         assert self.plan is not None
-        plan = plan_of(news)
+        plan, told = plan_of(news), self._told_of()
         if plan is not None and plan != self.plan:
-            return self._differs(plan, sender)
+            effects = self._differs(plan, sender)
+            return effects + (self._gossip.tell_all(told, sender) if news.wants_reply else [])
         self._gossip.answered(sender.name, knows=plan is not None)
         if plan is not None:
             floor = self._done.floor

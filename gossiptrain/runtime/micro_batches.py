@@ -31,7 +31,11 @@ log = logging.getLogger("gossiptrain")
 FOLDER = "micro_batches"
 TRY_AFTER = 200  # batches without a failure, before a larger size is tried; doubles with each try that fails
 TRY_AFTER_MAX = 1 << 16
-_OUT_OF_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
+_OUT_OF_MEMORY = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+)
 
 
 class SizeSearch:
@@ -187,9 +191,7 @@ class MicroBatches:
         self._tell()
         return result
 
-    def _attempt(
-        self, loss_fn: Callable[..., Tensor], batch: Any, samples: int, parts: int
-    ) -> Tensor | RuntimeError:
+    def _attempt(self, loss_fn: Callable[..., Tensor], batch: Any, samples: int, parts: int) -> Tensor | RuntimeError:
         """Returns the loss, or the error; the error's frames, which hold the memory, are let go here."""
         self._model.zero_grad(set_to_none=True)
         total: Tensor | None = None

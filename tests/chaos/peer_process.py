@@ -34,6 +34,7 @@ class Plan:
         network: the network namespace that the process lives in, by name; "" stays in the machine's own.
         mischief: what the process does to the others; see `mischief`.
         hog: once RUN/hog is there, takes memory until it is stopped.
+        shared: samples of a data set that all share, in batches of 8; each step's are written to RUN/data/NAME-PID.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Plan:
     network: str = ""
     mischief: str = ""
     hog: bool = False
+    shared: int = 0
 
 
 def run(plan: Plan) -> None:
@@ -78,7 +80,7 @@ def run(plan: Plan) -> None:
 
 def _train(plan: Plan, weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer, peer: gt.Peer) -> None:
     stops = (plan.run_dir / "stop", plan.run_dir / f"stop-{plan.name}")
-    targets = _targets(plan)
+    targets = _shared(plan, peer) if plan.shared else _targets(plan)
     taken: list[bytes] = []
     while peer.step_count < plan.steps and not any(stop.exists() for stop in stops):
         target = next(targets)
@@ -103,6 +105,19 @@ def _targets(plan: Plan) -> Any:
     while True:
         for (target,) in loader:
             yield target[0]
+
+
+def _shared(plan: Plan, peer: gt.Peer) -> Any:
+    """Yields the target for each batch of this peer's part, once it is written down what is in the batch."""
+    dataset = torch.utils.data.TensorDataset(torch.arange(plan.shared))
+    loader = torch.utils.data.DataLoader(dataset, batch_size=8, sampler=gt.PeerSampler(dataset, peer))
+    folder = plan.run_dir / "data"
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{plan.name}-{os.getpid()}").open("ab", buffering=0) as file:
+        while True:
+            for (samples,) in loader:
+                file.write(samples.to(torch.int32).numpy().tobytes())
+                yield torch.tensor(plan.target)
 
 
 def _fork(plan: Plan) -> None:

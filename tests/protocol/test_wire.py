@@ -37,6 +37,18 @@ ENTRIES = st.builds(
 UPDATES = st.lists(ENTRIES, max_size=6).map(tuple)
 SHORT = st.text(CHARACTERS, max_size=8)
 
+EPOCHS = st.integers(0, (1 << 40) - 1)
+CHUNKS = st.integers(0, m.CHUNKS_MAX - 1)
+HANDS = st.builds(
+    m.ChunkHand,
+    NAMES,
+    U64,
+    U64,
+    st.floats(0, 1e12),
+    st.lists(st.builds(m.ChunkId, EPOCHS, CHUNKS), max_size=4).map(tuple),
+    st.lists(st.tuples(EPOCHS, U64), max_size=4).map(tuple),
+)
+DONE = st.lists(st.tuples(EPOCHS, st.binary(max_size=m.CHUNKS_MAX // 8)), max_size=3).map(tuple)
 MESSAGES: dict[type, st.SearchStrategy[m.Message]] = {
     m.Hello: st.builds(
         m.Hello,
@@ -67,6 +79,11 @@ MESSAGES: dict[type, st.SearchStrategy[m.Message]] = {
     m.Abort: st.builds(m.Abort, EXCHANGES, TEXTS),
     m.StateReady: st.builds(m.StateReady, EXCHANGES, U64, U64, st.integers(1, 64 << 20), st.integers(1, 1 << 48)),
     m.PieceWanted: st.builds(m.PieceWanted, EXCHANGES, EXCHANGES, U64, U64, U64),
+    m.LedgerNews: st.builds(
+        m.LedgerNews, U64, U64, U64, EPOCHS, DONE, st.lists(HANDS, max_size=3).map(tuple), st.booleans()
+    ),
+    m.ChunksWanted: st.builds(m.ChunksWanted, EPOCHS, st.integers(1, m.HAND_CHUNKS_MAX)),
+    m.ChunksGiven: st.builds(m.ChunksGiven, EPOCHS, st.lists(CHUNKS, max_size=m.HAND_CHUNKS_MAX).map(tuple)),
     m.StatusRequest: st.builds(m.StatusRequest, ADDRESSES),
     m.StatusReply: st.builds(m.StatusReply, st.binary(max_size=40)),
 }

@@ -171,7 +171,10 @@ def test_memory_that_a_library_or_the_cpu_lacks_counts_and_other_errors_do_not()
 
         return loss
 
-    for text in ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when", "[enforce fail] DefaultCPUAllocator: can't allocate memory"):
+    for text in (
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when",
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory",
+    ):
         micro = gt.MicroBatches(model)
         micro.backward(failing(text), x, y)
         assert micro.size == 2

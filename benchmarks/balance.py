@@ -1,0 +1,204 @@
+"""Data shared by speed: what is trained twice or never when peers die and come, and what sharing costs.
+
+- First table: 32 simulated peers (the protocol's own code, the loaders' look-ahead, log-normal speeds) train an epoch in
+  which two die and one joins. Every sample is counted, also those that the dead had trained and never told of. Chunks that
+  changed hands stand against those that had to: what the dead had not finished, and the newcomer's share by its speed.
+- Second: what a step pays for `PeerSampler` beside torch's `RandomSampler`, in one process.
+
+    python benchmarks/balance.py [--seeds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from common import machine, print_table, write_results
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+
+import gossiptrain as gt
+import sim
+from gossiptrain.protocol.chunk_shares import ChunkShares
+from gossiptrain.protocol.messages import ChunkId
+from gossiptrain.protocol.notices import EpochFinished
+
+PEERS = 32
+SAMPLES, BATCH, AHEAD = 131_072, 32, 64
+STEP_S, SPREAD = 0.5, 0.5
+# Deaths and the join strike the second epoch, when all know each other's speeds, at these parts of it.
+EPOCH = 1
+DEATHS_AT, JOIN_AT = {5: 0.25, 9: 0.4}, 0.5
+LOOK_EVERY_S = 2.0
+MICRO_SAMPLES, MICRO_BATCH = 200_000, 32
+
+
+class Counts(NamedTuple):
+    """One run's epoch: see the table's columns."""
+
+    seed: int
+    untrained: int
+    twice: int
+    twice_told: int
+    moved: int
+    least: float
+
+
+def main() -> None:
+    """Prints the tables and writes one JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="simulated runs")
+    options = parser.parse_args()
+    results: dict[str, Any] = {"machine": machine()}
+    results["deaths_and_a_join"] = deaths_and_a_join(options.seeds)
+    results["cost_of_sharing"] = cost_of_sharing()
+    print(f"\n{write_results('balance', results)}")
+
+
+def deaths_and_a_join(seeds: int) -> list[dict[str, Any]]:
+    """Simulates the epoch for some seeds, prints the table and returns its rows."""
+    rows = [one_run(seed) for seed in range(seeds)]
+    title = f"An epoch of {SAMPLES:,} samples, {PEERS} simulated peers, two deaths and one join"
+    columns = ("seed", "never trained", "trained twice", "told of that", "chunks moved", "had to move")
+    cells = [
+        (
+            row.seed,
+            row.untrained,
+            f"{row.twice} ({row.twice / SAMPLES:.2%})",
+            row.twice_told,
+            row.moved,
+            f"{row.least:.0f}",
+        )
+        for row in rows
+    ]
+    print_table(title, columns, cells)
+    return [row._asdict() for row in rows]
+
+
+def one_run(seed: int) -> Counts:
+    """Runs without faults to learn when the epoch is, then with them, and counts."""
+    quiet = simulation(seed, sim.FaultSchedule())
+    begins_s, ends_s = (run_until(quiet, lambda run, e=e: floor_of(run) >= e) for e in (EPOCH, EPOCH + 1))
+    at_s = {peer: begins_s + part * (ends_s - begins_s) for peer, part in DEATHS_AT.items()}
+    join_s = begins_s + JOIN_AT * (ends_s - begins_s)
+    faults = sim.FaultSchedule().join(join_s)
+    for peer, time_s in at_s.items():
+        faults = faults.crash(peer, time_s)
+    run = simulation(seed, faults)
+    data, least = run._world.data, 0.0
+    assert data is not None
+    for peer, time_s in at_s.items():
+        run.run(time_s - 0.001)
+        least += unfinished(shares_of(run), f"peer-{peer}", data)
+    run.run(join_s + 4.0)
+    newcomer = run.process(PEERS)
+    shares = shares_of(run)
+    free = sum(shares.left_with(EPOCH).values())
+    least += free * shares.weight(newcomer.name) / sum(shares.weight(name) for name in [*shares.others(), "peer-0"])
+    run_until(run, lambda run: finished(run) is not None)
+    told = finished(run)
+    assert told is not None
+    truth = data.truth(EPOCH)
+    return Counts(seed, truth.untrained, truth.twice, told.trained_twice, told.moved, least)
+
+
+def simulation(seed: int, faults: sim.FaultSchedule) -> sim.Simulation:
+    """The peers, who know each other from the beginning."""
+    steps = sim.LogNormalSteps(STEP_S, between=SPREAD, within=0.05)
+    data = sim.SharedData(SAMPLES, BATCH, ahead=AHEAD)
+    return sim.Simulation(
+        PEERS, formed=True, seed=seed, faults=faults, data=data, workload=sim.TimedWorkload(4_000_000, steps)
+    )
+
+
+def run_until(run: sim.Simulation, condition: Callable[[sim.Simulation], bool]) -> float:
+    """Runs until the condition holds; returns the time, in virtual seconds."""
+    while not condition(run):
+        run.run(run.now + LOOK_EVERY_S)
+    return run.now
+
+
+def floor_of(run: sim.Simulation) -> int:
+    """The epochs that the first peer knows to be complete."""
+    return run.process(0).protocol.ledger.state().floor
+
+
+def finished(run: sim.Simulation) -> EpochFinished | None:
+    """What the first peer told at the end of the epoch."""
+    notices = [notice for _, notice in run.process(0).notices if isinstance(notice, EpochFinished)]
+    return next((notice for notice in notices if notice.epoch == EPOCH), None)
+
+
+def shares_of(run: sim.Simulation) -> ChunkShares:
+    """The first peer's view of who works on what."""
+    return run.process(0).protocol.ledger._shares
+
+
+def unfinished(shares: ChunkShares, name: str, data: sim.SharedData) -> int:
+    """How many chunks of the epoch a peer holds or owns and has not finished, as another sees it."""
+    held = [chunk for chunk in range(data.plan.chunks) if shares.holder(ChunkId(EPOCH, chunk)) == name]
+    return len(held) + shares.left_with(EPOCH).get(name, 0)
+
+
+def cost_of_sharing() -> dict[str, float]:
+    """Measures what a step of 32 samples pays for its sampler, prints the table and returns microseconds."""
+    dataset = TensorDataset(torch.zeros(MICRO_SAMPLES, 1))
+    plain_us, shared_us, step_us = [], [], []
+    for _ in range(3):
+        plain_us.append(pass_us(RandomSampler(dataset)))
+        peer = peer_of_one()
+        sampler = gt.PeerSampler(dataset, peer)
+        with peer:
+            shared_us.append(pass_us(sampler))
+            step_us.append(account_us(peer, sampler))
+    plain, shared, account = (statistics.median(values) for values in (plain_us, shared_us, step_us))
+    rows = [
+        ("RandomSampler, a step's samples", f"{plain:.1f}"),
+        ("PeerSampler, a step's samples", f"{shared:.1f}"),
+        ("PeerSampler's account, at a step", f"{account:.1f}"),
+        ("more than RandomSampler, of a step of 10 ms", f"{(shared + account - plain) / 1e4:.2%}"),
+    ]
+    print_table(f"What a step of {MICRO_BATCH} samples pays, microseconds", ("", "us"), rows)
+    return {"random_sampler_us": plain, "peer_sampler_us": shared, "account_us": account}
+
+
+def peer_of_one() -> gt.Peer:
+    """A peer that is alone: its network thread hands the chunks out all the same."""
+    return gt.attach(torch.nn.Linear(1, 1))
+
+
+def pass_us(sampler: Any) -> float:
+    """Walks through a pass of a sampler; returns microseconds for as many samples as a step has."""
+    began_s, count = time.perf_counter(), 0
+    for _ in sampler:
+        count += 1
+    return 1e6 * (time.perf_counter() - began_s) / count * MICRO_BATCH
+
+
+def account_us(peer: gt.Peer, sampler: gt.PeerSampler) -> float:
+    """Returns the microseconds that the account of what is trained takes at each of some steps."""
+    sharing = sampler._sharing
+    assert sharing is not None
+    spent_s = []
+    account = sharing.step
+
+    def timed(now_s: float, blocks: int) -> float:
+        began_s = time.perf_counter()
+        result = account(now_s, blocks)
+        spent_s.append(time.perf_counter() - began_s)
+        return result
+
+    sharing.step = timed  # type: ignore[method-assign]
+    loader = DataLoader(TensorDataset(torch.zeros(MICRO_SAMPLES, 1)), batch_size=MICRO_BATCH, sampler=sampler)
+    for number, _ in enumerate(loader):
+        peer.step()
+        if number == 2000:
+            break
+    return 1e6 * statistics.fmean(spent_s)
+
+
+if __name__ == "__main__":
+    main()
