@@ -8,6 +8,7 @@ peer makes of it is the *state*: a member that is alive for all may be suspect h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 from gossiptrain.protocol.chance import Chance
@@ -224,6 +225,7 @@ class MemberTable:
             self._hash ^= member.digest
 
 
+@lru_cache(MEMBERS_MAX)
 def digest(name: str, boot: int) -> int:
     """Returns 64 bits that stand for this process."""
     return int.from_bytes(blake2b(f"{name} {boot}".encode(), digest_size=8).digest(), "little")
