@@ -359,7 +359,6 @@ class Roster:
         effects: list[Effect] = []
         if self.table.at(member.control_address) is None:
             effects.append(Disconnect(member.control_address, "control"))
-        others = (self.table.get(name) for name in self.table.living_others())
-        if all(m is None or m is member or m.data_address != member.data_address for m in others):
+        if not self.table.has_data_address(member.data_address):
             effects.append(Disconnect(member.data_address, "data"))
         return effects
