@@ -87,8 +87,18 @@ def load(name: str) -> Any:
             installed (the command that installs it is given).
     """
     if name not in _LOADERS:
-        raise ConfigurationError(f"name={name!r}: unknown data set; known: {', '.join(sorted(_LOADERS))}")
+        raise ConfigurationError(f"name={name!r}: unknown data set; known: {', '.join(names())}")
     return _LOADERS[name]()
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names that `load` knows, sorted."""
+    return tuple(sorted(_LOADERS))
+
+
+def is_text(name: str) -> bool:
+    """Says whether a set of this name is `TextData`, without loading it."""
+    return name == "stdlib-text"
 
 
 def _fashion_mnist() -> LabelledData:

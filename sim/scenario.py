@@ -32,7 +32,7 @@ from sim.faults import FaultSchedule
 from sim.options import Options
 from sim.quadratic import QuadraticWorkload
 from sim.simulation import Simulation
-from sim.tables import build, call, check_known, differing, lines
+from sim.tables import build, call, check_known, differing, lines, nearest
 from sim.workload import TimedWorkload, Workload
 
 if TYPE_CHECKING:
@@ -58,15 +58,17 @@ SECTIONS: dict[str, type] = {
     "limits": Limits,
 }
 RANDOM = ("seed", "per_minute", "outage_s_max", "stall_s_max", "calm_s", "shares")
+WORKLOADS = ("timed", "quadratic", "torch")
 UNTIL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A simulation's arguments, and how long it is to run."""
+    """A simulation's arguments, how long it is to run, and the folder that names in it are relative to."""
 
     arguments: Mapping[str, Any]
     until_s: float
+    folder: Path | None = None
 
     def simulation(self, seed: int | None = None, replay: str = "") -> Simulation:
         """Makes the simulation, with another seed if one is given."""
@@ -75,7 +77,8 @@ class Scenario:
         if seed is not None:
             arguments["seed"] = seed
         size = arguments.get("peers", 32)
-        made = _workload(workload, size, arguments.get("seed", 0)) if workload is not None else None
+        drawn_from = arguments.get("seed", 0)
+        made = _workload(workload, size, drawn_from, self.folder) if workload is not None else None
         return Simulation(**arguments, workload=made, replay=replay)
 
     def run(self, seed: int | None = None) -> Report:
@@ -128,7 +131,7 @@ def from_dict(values: Mapping[str, Any], folder: Path | None = None) -> Scenario
         drawn = call(FaultSchedule.random, whole, "random_faults")
         schedule = FaultSchedule((*schedule.faults, *drawn.faults))
     arguments["faults"] = schedule
-    return Scenario(arguments, until_s)
+    return Scenario(arguments, until_s, folder)
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -160,7 +163,7 @@ def _say_once(values: Mapping[str, Any]) -> None:
         raise ConfigurationError("workload.steps: stands beside [environment.compute]; leave one of the two out")
 
 
-def _workload(values: Mapping[str, Any], peers: int, seed: int) -> Workload:
+def _workload(values: Mapping[str, Any], peers: int, seed: int, folder: Path | None) -> Workload:
     rest = dict(values)
     kind = rest.pop("kind", "timed")
     steps = rest.pop("steps", None)
@@ -173,7 +176,11 @@ def _workload(values: Mapping[str, Any], peers: int, seed: int) -> Workload:
         check_known(rest, known, "workload")
         whole = {"peers": peers, "seed": seed, **rest, "step_times": step_times}
         return call(QuadraticWorkload.random, whole, "workload")
-    raise ConfigurationError(f'workload: kind={kind!r}: must be "timed" or "quadratic"')
+    if kind == "torch":
+        from sim.learning.from_table import workload_from  # torch is needed here only
+
+        return workload_from(rest, step_times, folder)
+    raise ConfigurationError(f"workload: kind={kind!r} is not known{nearest(str(kind), WORKLOADS)}")
 
 
 # Writing

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Send
-from gossiptrain.protocol.messages import Gossip, Ping
+from msgspec import structs
 
+from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Send
+from gossiptrain.protocol.messages import Ack, Gossip, Ping, PingRequest
+
+CARRY_NEWS = (Ack, Gossip, PingRequest)
 LINKS_MAX = 128
 STRANGER_IDLE_S = 6.0
 LOOKS_EVERY_S = 5.0
@@ -38,8 +41,9 @@ class ControlLinks:
             if isinstance(effect, Send):
                 if used_s.pop(effect.address, None) is None:
                     result.append(Connect(effect.address, "control"))
-                    if not isinstance(effect.message, Ping):
-                        result += self._introduce(effect.address, now)
+                    result += self._introduced(effect, now)
+                    used_s[effect.address] = now
+                    continue
                 used_s[effect.address] = now
             elif isinstance(effect, Connect) and effect.lane == "control":
                 if effect.address in used_s:
@@ -72,6 +76,17 @@ class ControlLinks:
             if address not in needed and (surplus > len(idle) or not self._is_member(address)):
                 idle.append(Disconnect(address, "control"))
         return idle
+
+    def _introduced(self, effect: Send, now: float) -> list[Effect]:
+        """Lets an introduction ride on what carries news anyway, else sends it before; a ping has it where it is needed."""
+        message = effect.message
+        if isinstance(message, Ping) or not self._is_member(effect.address):
+            return [effect]
+        introduction = self._introduction(now)
+        if isinstance(message, CARRY_NEWS):
+            updates = (*introduction.updates, *message.updates)
+            return [Send(effect.address, structs.replace(message, updates=updates))]
+        return [Send(effect.address, introduction), effect]
 
     def _introduce(self, address: str, now: float) -> list[Effect]:
         return [Send(address, self._introduction(now))] if self._is_member(address) else []

@@ -8,6 +8,7 @@ peer makes of it is the *state*: a member that is alive for all may be suspect h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 from gossiptrain.protocol.chance import Chance
@@ -92,6 +93,7 @@ class MemberTable:
         self._boots = {own_boot: own}
         self._members: dict[str, Member] = {}
         self._by_address: dict[str, str] = {}
+        self._data_addresses: dict[str, int] = {}
         self._living: dict[str, None] = {}
         self._names: tuple[int, tuple[str, ...]] = (-1, ())
         self._paces: tuple[tuple[int, int], tuple[Pace, ...]] = ((-1, -1), ())
@@ -111,6 +113,10 @@ class MemberTable:
     def at(self, address: str) -> Member | None:
         """Returns the living member with this control address."""
         return self._members.get(self._by_address.get(address, ""))
+
+    def has_data_address(self, address: str) -> bool:
+        """Says whether a living member has this data address."""
+        return address in self._data_addresses
 
     def others(self) -> list[Member]:
         """Everybody, sorted by name."""
@@ -213,6 +219,7 @@ class MemberTable:
         if member.is_living:
             self._living[member.name] = None
             self._by_address[member.control_address] = member.name
+            self._data_addresses[member.data_address] = self._data_addresses.get(member.data_address, 0) + 1
             member.digest = member.digest or digest(member.name, member.boot)
             self._hash ^= member.digest
 
@@ -221,9 +228,13 @@ class MemberTable:
             del self._living[member.name]
             if self._by_address.get(member.control_address) == member.name:
                 del self._by_address[member.control_address]
+            self._data_addresses[member.data_address] -= 1
+            if not self._data_addresses[member.data_address]:
+                del self._data_addresses[member.data_address]
             self._hash ^= member.digest
 
 
+@lru_cache(MEMBERS_MAX)
 def digest(name: str, boot: int) -> int:
     """Returns 64 bits that stand for this process."""
     return int.from_bytes(blake2b(f"{name} {boot}".encode(), digest_size=8).digest(), "little")

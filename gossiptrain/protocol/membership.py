@@ -19,6 +19,7 @@ from __future__ import annotations
 from gossiptrain.protocol import messages as m
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ProtocolConfig
+from gossiptrain.protocol.correspondents import Correspondents
 from gossiptrain.protocol.effects import Effect, Send
 from gossiptrain.protocol.handshake import run_tag
 from gossiptrain.protocol.member_table import Member
@@ -44,6 +45,7 @@ class Membership:
         self._probing = Probing(self._timing, self._chance)
         self._roster = Roster(config, self._probing)
         self.table = self._roster.table
+        self._correspondents = Correspondents(self.table, self._chance)
         self.get = self.table.get
         self._run = run_tag(config)
         self._step = 0
@@ -110,9 +112,7 @@ class Membership:
 
     def told_of_leaving(self) -> list[Member]:
         """Returns whom to tell goodbye: the neighbours, and a few others who pass it on."""
-        around = {name: member for name in self.neighbours if (member := self.table.get(name)) and member.is_living}
-        around.update({member.name: member for member in self.table.sample(LEAVE_FANOUT, self._chance)})
-        return list(around.values())
+        return self._correspondents.around(self.neighbours, LEAVE_FANOUT)
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do, in seconds."""
@@ -146,8 +146,7 @@ class Membership:
         me.busy_until_s = now + seconds
         self._roster.raise_incarnation(me.incarnation + 1, now)
         news = m.Gossip((me.entry(now),))
-        around = [member for name in self.neighbours if (member := self.table.get(name)) and member.is_living]
-        return [Send(member.control_address, news) for member in around]
+        return [Send(member.control_address, news) for member in self._correspondents.around(self.neighbours)]
 
     def note_own_stall(self, now: float) -> float:
         """Notices a gap in this peer's own clock and takes it off everybody's time; returns it in seconds.
@@ -223,6 +222,7 @@ class Membership:
     def answer_ping(self, sender: Member, ping: m.Ping, now: float) -> list[Effect]:
         """Acknowledges, and sends the list of members when the views stay different."""
         self.progress(sender.name, ping.step)
+        self._correspondents.met(sender.name)
         updates = self._roster.updates(PIGGYBACK_MAX, sender, now)
         ack = Send(sender.control_address, m.Ack(ping.number, self._step, self.view_hash(), updates))
         return [ack, *self._sync_if_different(sender, ping.view_hash, now)]
@@ -274,6 +274,8 @@ class Membership:
         member.link_is_down = True
         if kind == "refused" and self._timing.refused_observers:
             effects = self._roster.accuse(member, self._config.name, True, "its address refuses connections", now)
+            if not self._roster.may_answer(member, now):
+                self._probing.forget(member.name)  # those who were asked to try would see it too, and ask others
         else:
             effects = self._roster.refresh(member, "the link to it broke", now)
         return effects + self._probe(member, now)
@@ -302,10 +304,8 @@ class Membership:
             self._probe_at_s = now + self._probing.period_s()
             name = self._probing.next_target(self.table.living_others(), self.table.is_living)
             effects += self._probe(self.table.get(name or ""), now)
-        silent_since_s = now - 1.5 * self._timing.probe_period_s
-        for name in self.neighbours:
-            member = self.table.get(name)
-            if member is not None and member.is_living and member.heard_s < silent_since_s:
+        for member in self._correspondents.around(self.neighbours):
+            if member.heard_s < now - 1.5 * self._timing.probe_period_s:
                 effects += self._probe(member, now)
         if now >= self._lost_at_s:
             effects += self._try_lost(now)
@@ -333,9 +333,10 @@ class Membership:
         return effects
 
     def _probe(self, member: Member | None, now: float) -> list[Effect]:
-        """Asks a member for a sign of life, unless that is under way or its silence was announced."""
-        if member is None or self._probing.is_open(member.name) or now < member.busy_until_s:
+        """Asks a member for a sign of life, unless that is under way or it is known why there is none."""
+        if member is None or self._probing.is_open(member.name) or not self._roster.may_answer(member, now):
             return []
+        self._correspondents.met(member.name)
         return [Send(member.control_address, self._ping(self._probing.begin(member.name, now), member, now))]
 
     def _try_lost(self, now: float) -> list[Effect]:
@@ -355,7 +356,7 @@ class Membership:
     def _gossip(self, now: float) -> list[Effect]:
         self._gossip_at_s = now + self._timing.gossip_period_s
         effects: list[Effect] = []
-        for listener in self.table.sample(self._timing.gossip_fanout, self._chance):
+        for listener in self._correspondents.listeners(self._timing.gossip_fanout, self.neighbours):
             if updates := self._roster.updates(GOSSIP_MAX, listener, now):
                 effects.append(Send(listener.control_address, m.Gossip(updates)))
         return effects

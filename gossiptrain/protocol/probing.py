@@ -70,15 +70,15 @@ class Probing:
         """
         while self._round or names:
             if not self._round:
-                self._round = self._shuffled(names)
-            name = self._round.pop()
+                self._round = list(names)
+            name = self._drawn()
             if is_usable(name):
                 return name
         return None
 
     def joined(self, name: str) -> None:
         """A new member takes a random place in the present round."""
-        self._round.insert(self._chance.below(len(self._round) + 1), name)
+        self._round.append(name)
 
     def is_open(self, name: str) -> bool:
         """Says whether a question to this member is under way."""
@@ -186,10 +186,11 @@ class Probing:
         if self._next_s is not None and min(probe.asks_at_s, probe.ends_s) <= self._next_s:
             self._next_s = None
 
-    def _shuffled(self, names: Sequence[str]) -> list[str]:
-        """Fisher and Yates' shuffle."""
-        order = list(names)
-        for last in range(len(order) - 1, 0, -1):
-            other = self._chance.below(last + 1)
-            order[last], order[other] = order[other], order[last]
-        return order
+    def _drawn(self) -> str:
+        """Takes one out of the present round: Fisher and Yates' shuffle, a step each time."""
+        last = self._round.pop()
+        place = self._chance.below(len(self._round) + 1)
+        if place == len(self._round):
+            return last
+        drawn, self._round[place] = self._round[place], last
+        return drawn

@@ -19,6 +19,8 @@ from gossiptrain.protocol.sync_lists import in_messages
 
 # An incarnation grows by one at a time; who claims much more would leave its owner no room to object.
 INCARNATION_JUMP_MAX = 1 << 20
+# So many members look for themselves, on average, when somebody says that a suspect's address refuses connections.
+OBSERVERS = 8
 
 
 class Roster:
@@ -60,8 +62,22 @@ class Roster:
 
     def take_unsure(self) -> list[Member]:
         """Returns the suspects, accused since the last call, whose refusals need another observer."""
+        if not self._unsure:
+            return []
         unsure, self._unsure = self._unsure, {}
-        return [member for name in unsure if (member := self.table.get(name)) and self.suspicions.wants_observers(name)]
+        found = [self.table.get(name) for name in unsure if self.suspicions.wants_observers(name)]
+        return [member for member in found if member is not None and self._is_observer(member)]
+
+    def _is_observer(self, suspect: Member) -> bool:
+        """Draws about `OBSERVERS` of all members by lot: with a thousand, all would ask a suspect at one moment.
+
+        Its neighbours see it in any case, and the probes in turn do a little later, should all the chosen be gone.
+        """
+        return (self.me.digest ^ suspect.digest) % self.table.living_count() < OBSERVERS
+
+    def may_answer(self, member: Member, now: float) -> bool:
+        """Says whether to ask it: no silence was announced, nor did its address refuse this peer and others."""
+        return now >= member.busy_until_s and not (member.link_is_down and self.suspicions.is_refused(member.name))
 
     def lists(self, now: float, wants_reply: bool) -> list[Sync]:
         """Returns everything this peer knows of members, itself included, in messages of bounded size."""
@@ -343,7 +359,6 @@ class Roster:
         effects: list[Effect] = []
         if self.table.at(member.control_address) is None:
             effects.append(Disconnect(member.control_address, "control"))
-        others = (self.table.get(name) for name in self.table.living_others())
-        if all(m is None or m is member or m.data_address != member.data_address for m in others):
+        if not self.table.has_data_address(member.data_address):
             effects.append(Disconnect(member.data_address, "data"))
         return effects

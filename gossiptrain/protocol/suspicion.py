@@ -23,6 +23,7 @@ class _Suspicion:
     accusers: dict[str, None] = field(default_factory=dict)
     refused: dict[str, float] = field(default_factory=dict)
     due_s: float = math.inf
+    reckoned: tuple[int, ...] = ()
 
 
 class Suspicions:
@@ -47,6 +48,10 @@ class Suspicions:
             found.accusers[accuser] = None
         if refused and len(found.refused) < max(1, self._config.refused_observers):
             found.refused.setdefault(accuser, now)
+        reckoned = (self._living(), self._observers(), len(found.accusers), len(found.refused))
+        if reckoned == found.reckoned:
+            return is_news  # most of what is heard in a large group has been heard before
+        found.reckoned = reckoned
         before_s, found.due_s = found.due_s, self._due_s(found)
         if before_s == self._next_s:
             self._next_s = None

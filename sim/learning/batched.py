@@ -135,7 +135,8 @@ class BatchedTrainer:
                 view.copy_(buffers[name])
         grads = torch.autograd.grad(losses_G.sum(), list(leaves.values()))
         with torch.no_grad():
-            if self._rule.plain_lr is not None:
+            lrs = work.rates(step, active)
+            if self._rule.plain_lr is not None and lrs is None:
                 for leaf, grad in zip(leaves.values(), grads):
                     leaf.data.sub_(grad, alpha=self._rule.plain_lr)
                 return losses_G.detach()
@@ -143,7 +144,7 @@ class BatchedTrainer:
             for entry, grad in zip(layout.parameters, grads):
                 entry.of(grad_GP).copy_(grad)
             slots = [layout.slot(block_GW, index) for index in range(layout.slots)]
-            self._rule.step(block_GW[:, : layout.size], grad_GP, slots, work.steps(step, active))
+            self._rule.step(block_GW[:, : layout.size], grad_GP, slots, work.steps(step, active), lrs)
         return losses_G.detach()
 
     def _loss_of_one(self, model: nn.Module, state: dict[str, Tensor], x: Tensor, y: Tensor, key: Tensor) -> Tensor:
@@ -201,6 +202,9 @@ class _Chunk:
         parents = [version.parent for version in self._rows]
         self.from_rows = [parent.row for parent in parents if parent is not None]
         self._first = [parent.steps for parent in parents if parent is not None]
+        # Here and not in `rates`: a schedule is asked by one thread only.
+        rates, starts = task.rates, zip(self._rows, self._first)
+        self._rates = [[rates.at(first + step)[0] for step in range(v.count)] for v, first in starts] if rates else []
         self._samples = [
             task.batches.take(version.peer, first, version.count) for version, first in zip(self._rows, self._first)
         ]
@@ -217,6 +221,10 @@ class _Chunk:
     def steps(self, step: int, active: int) -> list[int]:
         """Steps that each peer has taken before this one."""
         return [first + step for first in self._first[:active]]
+
+    def rates(self, step: int, active: int) -> list[float] | None:
+        """Each peer's learning rate; None where no schedule tells it."""
+        return [lrs[min(step, len(lrs) - 1)] for lrs in self._rates[:active]] if self._rates else None
 
     def keys(self, step: int, active: int) -> Tensor:
         """The keys of each peer's random choices, int64 [active]; zeros where there are none."""

@@ -74,6 +74,9 @@ class LoopTrainer:
         for index, samples in enumerate(task.batches.take(peer, first, version.count)):
             numbers = torch.from_numpy(samples).to(task.x.device)
             x, y = task.x[numbers], task.y[numbers]
+            if task.rates is not None:
+                for group, rate in zip(self._optimizer.param_groups, task.rates.at(first + index)):
+                    group["lr"] = rate
             losses.append(self._step(x, y, task.key(peer, first + index) if task.drops or task.draws else 0))
         return losses
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,14 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Loss = Callable[[Any, Tensor], Tensor]
 
 
+class RatesByStep(Protocol):
+    """Learning rates that follow from the step."""
+
+    def at(self, step: int) -> tuple[float, ...]:
+        """Returns those of the step after so many, one for each parameter group."""
+        ...
+
+
 @dataclass
 class Task:
     """One simulation's training.
@@ -30,6 +38,7 @@ class Task:
         layout: of a state. arena: of all states.
         batches: which samples a step sees. seed: of the simulation.
         drops: the model has dropout. draws: it draws other random numbers.
+        rates: the learning rates where a schedule tells them; None: the optimizer's own.
     """
 
     model: nn.Module
@@ -43,6 +52,7 @@ class Task:
     seed: int
     drops: bool
     draws: bool
+    rates: RatesByStep | None = None
     _base_keys: dict[int, int] = field(default_factory=dict)
 
     def copy_of_model(self) -> nn.Module:

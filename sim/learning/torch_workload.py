@@ -27,6 +27,7 @@ from sim.learning.layout import StateLayout
 from sim.learning.loop import LoopTrainer
 from sim.learning.pending import Pending
 from sim.learning.probe import probe
+from sim.learning.rates import Rates
 from sim.learning.task import Loss, MakeOptimizer, Task
 from sim.learning.threads import default_threads
 from sim.learning.update_rules import recognise
@@ -65,6 +66,7 @@ class TorchWorkload(Workload):
         data: Any,
         *,
         optimizer: MakeOptimizer = sgd,
+        schedule: Any = None,
         batch_size: int = 32,
         partition: Any = "iid",
         evaluate: Any = None,
@@ -83,6 +85,9 @@ class TorchWorkload(Workload):
             data: (x, y) tensors, a data set of such pairs (read into memory once), or a set of `gossiptrain.data.load`,
                 whose test part is the default of `evaluate`.
             optimizer: a function of the parameters, such as `lambda p: torch.optim.Adam(p, lr=1e-3)`; default SGD, 0.1.
+            schedule: of the learning rate, by the steps that a peer's state has taken: a function of the step that returns
+                a factor, such as `lambda step: 0.999**step`, or one of the optimizer that returns one of
+                `torch.optim.lr_scheduler`. Who joins takes over its donor's step count.
             batch_size: samples of a step, at least 1 and at most all.
             partition: which samples each peer has: "iid", ("dirichlet", alpha), ("shards", shards of each peer),
                 ("column", one value a sample), or a function of (labels, peers, generator); see `gossiptrain.partitions`.
@@ -125,6 +130,8 @@ class TorchWorkload(Workload):
         StateLayout(self._model, (), 0)  # says at once when there is nothing to train
         self._found = probe(self._model, loss_fn, self._train, self._evaluation_set, batch_size)
         self._rule = _rule(optimizer, self._model)
+        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self._rates = Rates(schedule, optimizer, trained) if schedule is not None else None
         slots = 0 if isinstance(self._rule, str) else self._rule.slots
         self.choice = self._choose(mode, slots)
         self._layout = StateLayout(self._model, self._found.changing, slots if self.choice.mode == "batched" else 0)
@@ -140,8 +147,9 @@ class TorchWorkload(Workload):
         rule = self._make_optimizer([nn.Parameter(torch.zeros(1))])
         kernel = f" ({self._trainer.kernel})" if self._peers and isinstance(self._trainer, BatchedTrainer) else ""
         reason = f": {self.choice.reason}" if self.choice.reason else ""
+        scheduled = " by a schedule" if self._rates is not None else ""
         return (
-            f"TorchWorkload: {name}, {self._layout.size:,} parameters, {type(rule).__name__}, "
+            f"TorchWorkload: {name}, {self._layout.size:,} parameters, {type(rule).__name__}{scheduled}, "
             f"batches of {self._batch_size} of {len(self._train.x):,} samples, {self.choice.mode}{kernel} mode{reason}"
         )
 
@@ -289,9 +297,8 @@ class TorchWorkload(Workload):
     def _make_task(self, layout: StateLayout, batches: Batches, seed: int) -> Task:
         arena = Arena(layout.width, layout.integer_width, layout.dtype, layout.device)
         drops, draws = self._found.drops, bool(self._found.draws)
-        return Task(
-            self._model, self._loss_fn, self._make_optimizer, *self._train, layout, arena, batches, seed, drops, draws
-        )
+        made, rates = self._make_optimizer, self._rates
+        return Task(self._model, self._loss_fn, made, *self._train, layout, arena, batches, seed, drops, draws, rates)
 
     def _make_evaluation(self, task: Task, chance: np.random.Generator) -> Evaluation | None:
         if self._evaluation_set is None:

@@ -27,8 +27,14 @@ class Rule(Protocol):
     @property
     def slots(self) -> int: ...
 
-    def step(self, x_GP: Tensor, grad_GP: Tensor, slots: Sequence[Tensor], steps: Sequence[int]) -> None:
-        """Updates parameters and slots in place; `steps` are those taken by each peer before this one."""
+    def step(
+        self, x_GP: Tensor, grad_GP: Tensor, slots: Sequence[Tensor], steps: Sequence[int], lrs: Sequence[float] | None
+    ) -> None:
+        """Updates parameters and slots in place.
+
+        Args:
+            steps: those taken by each peer before this one. lrs: each peer's learning rate; None for the rule's own.
+        """
         ...
 
 
@@ -49,13 +55,23 @@ class Sgd:
     def plain_lr(self) -> float | None:
         return None if self.momentum or self.weight_decay else self.lr
 
-    def step(self, x_GP: Tensor, grad_GP: Tensor, slots: Sequence[Tensor], steps: Sequence[int]) -> None:
+    def step(
+        self,
+        x_GP: Tensor,
+        grad_GP: Tensor,
+        slots: Sequence[Tensor],
+        steps: Sequence[int],
+        lrs: Sequence[float] | None = None,
+    ) -> None:
         if self.weight_decay:
             grad_GP = grad_GP.add(x_GP, alpha=self.weight_decay)
         if self.momentum:
             buffer_GP = slots[0].mul_(self.momentum).add_(grad_GP)
             grad_GP = grad_GP.add(buffer_GP, alpha=self.momentum) if self.nesterov else buffer_GP
-        x_GP.add_(grad_GP, alpha=-self.lr)
+        if lrs is None:
+            x_GP.add_(grad_GP, alpha=-self.lr)
+        else:
+            x_GP.sub_(grad_GP * _column(lrs, x_GP))
 
 
 @dataclass(frozen=True)
@@ -71,16 +87,24 @@ class Adam:
     slots: int = 2
     plain_lr: float | None = None
 
-    def step(self, x_GP: Tensor, grad_GP: Tensor, slots: Sequence[Tensor], steps: Sequence[int]) -> None:
+    def step(
+        self,
+        x_GP: Tensor,
+        grad_GP: Tensor,
+        slots: Sequence[Tensor],
+        steps: Sequence[int],
+        lrs: Sequence[float] | None = None,
+    ) -> None:
+        rates = lrs if lrs is not None else [self.lr] * len(steps)
         if self.weight_decay and self.decoupled:
-            x_GP.mul_(1 - self.lr * self.weight_decay)
+            x_GP.mul_(_column([1 - lr * self.weight_decay for lr in rates], x_GP))
         elif self.weight_decay:
             grad_GP = grad_GP.add(x_GP, alpha=self.weight_decay)
         mean_GP, square_GP = slots
         mean_GP.lerp_(grad_GP, 1 - self.beta1)
         square_GP.mul_(self.beta2).addcmul_(grad_GP, grad_GP, value=1 - self.beta2)
         root = [(1 - self.beta2 ** (count + 1)) ** 0.5 for count in steps]
-        size = [self.lr / (1 - self.beta1 ** (count + 1)) for count in steps]
+        size = [lr / (1 - self.beta1 ** (count + 1)) for lr, count in zip(rates, steps)]
         denominator_GP = square_GP.sqrt().div_(_column(root, x_GP)).add_(self.eps)
         x_GP.sub_(mean_GP.mul(_column(size, x_GP)).div_(denominator_GP))
 

@@ -33,3 +33,10 @@ def test_the_scenarios_of_the_page_can_be_read():
     first, *others = (loads(text).simulation() for text in _blocks("toml"))
     assert first.options.peers == 8
     assert any(other.options.environment for other in others)
+
+
+@pytest.mark.slow
+def test_the_scenario_of_the_page_that_trains_learns():
+    trains = next(text for text in _blocks("toml") if 'kind = "torch"' in text)
+    samples = loads(trains).simulation().run(2.0).samples
+    assert samples[-1].values["average_accuracy"] > samples[0].values["average_accuracy"] + 0.1

@@ -71,7 +71,7 @@ def test_random_faults_may_be_asked_for_in_a_file():
     [
         ("peers = 3\nseeed = 4", "'seeed' is not known; did you mean 'seed'"),
         ("[network]\nlatency = 1.0", "network: 'latency' is not known; did you mean 'latency_s'"),
-        ("[workload]\nkind = 'torch'", 'must be "timed" or "quadratic"'),
+        ("[workload]\nkind = 'time'", "workload: kind='time' is not known; did you mean 'timed'"),
         ("[workload.steps]\nkind = 'lognorm'", "did you mean 'lognormal'"),
         ("[workload.steps]\nstep = 1.0", "did you mean 'step_s'"),
         ("[random_faults]\nper_hour = 3", "random_faults: 'per_hour' is not known"),
