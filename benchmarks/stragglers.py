@@ -271,7 +271,7 @@ def micro_costs() -> tuple[float, float]:
     from gossiptrain.runtime.blocks import StepClock
 
     clock, pacer = StepClock(), Pacer(PacingConfig("auto"), is_synchronous=False)
-    others = [Pace(STEP_S, 1.0, 0.0, 0.0, SAMPLES / STEP_S)] * (PEERS - 1)
+    others = [Pace(STEP_S, 1.0, 0.0, 0.0)] * (PEERS - 1)
     per_step_s, per_block_s = [], []
     for _ in range(2000):
         began_s = time.perf_counter()

@@ -150,7 +150,7 @@ class Peer:
             self._compiling = None
         self._blocks.step(driver, self.step_count, now_s)
         if self._sharing is not None:
-            self._blocks.clock.samples_per_step = self._sharing.step(now_s, self._blocks.clock.blocks)
+            self._sharing.step(now_s, self._blocks.clock.blocks)
         if self._saving is not None:
             self._saving.at_step(self.step_count)
         if self._keeper.wanted:

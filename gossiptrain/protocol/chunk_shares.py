@@ -224,8 +224,12 @@ class ChunkShares:
         free = self._done.missing(epoch) & ~self._in_hands.get(epoch, 0)
         return free & ~bits_of(chunk for chunks in (self.mine, self._gifts) for of, chunk in chunks if of == epoch)
 
+    def speeds(self) -> dict[str, float]:
+        """Samples a second of the living, as they told them; 0 where one has not measured its own yet."""
+        return {p[0]: hand.samples_per_s for p, hand in self.hands.items() if self.is_living(p)}
+
     def _find_weights(self) -> dict[str, float]:
-        speeds = {p[0]: hand.samples_per_s for p, hand in self.hands.items() if self.is_living(p)}
+        speeds = self.speeds()
         known = [speed for speed in speeds.values() if speed > 0]
         mean = sum(known) / len(known) if known else 1.0
         return {name: speeds[name] or mean for name in sorted(speeds)}

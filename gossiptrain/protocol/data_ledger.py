@@ -114,6 +114,10 @@ class DataLedger:
                 return self._follow(now)
         return []
 
+    def speeds(self) -> dict[str, float]:
+        """Samples a second of the living who share the data, by name."""
+        return self._shares.speeds() if self.plan is not None else {}
+
     def tick(self, now: float) -> list[Effect]:
         """Does what is due: fills the hand, spreads news, tells of finished epochs."""
         if self.plan is None or now < self.next_deadline():

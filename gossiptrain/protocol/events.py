@@ -65,7 +65,6 @@ class BlockTiming(NamedTuple):
     steps: local steps of the block. step_s: what a step of it took, pauses left out; 0 where none counts yet.
     compute_s, mix_s, wait_s: what training has spent so far, in all, in its steps (loading data among them), in mixing and
     publishing, and in waiting for others; blocks: in so many blocks.
-    samples_per_step: 0 where it is not known.
     """
 
     steps: int
@@ -74,7 +73,6 @@ class BlockTiming(NamedTuple):
     mix_s: float = 0.0
     wait_s: float = 0.0
     blocks: int = 1
-    samples_per_step: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

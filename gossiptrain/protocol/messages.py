@@ -60,14 +60,12 @@ class Pace(NamedTuple):
 
     step_s: seconds of a local step. block_s: how long, in seconds, it would have blocks of local steps last; 0 for no wish.
     mix_share, wait_share: shares of its time that go into mixing, and into waiting for others.
-    samples_per_s: 0 where it is not known.
     """
 
     step_s: Seconds
     block_s: Seconds = 0.0
     mix_share: Share = 0.0
     wait_share: Share = 0.0
-    samples_per_s: Annotated[float, msgspec.Meta(ge=0, le=1e12)] = 0.0
 
 
 class ChunkId(NamedTuple):

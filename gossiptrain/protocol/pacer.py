@@ -128,7 +128,7 @@ class Pacer:
         if self._config.mode == "auto" and not self._apart_steps:
             # Without a word on drift the wish follows what exchanges and boundaries take.
             self._wish(self._config.steps * step_s)
-        return Pace(step_s, self._wish_s, *self._shares, self._timing.samples_per_step / step_s)
+        return Pace(step_s, self._wish_s, *self._shares)
 
     def _wish(self, from_s: float) -> None:
         overhead_s = self._timing.mix_s / max(1, self._timing.blocks)
@@ -166,10 +166,7 @@ def _has_changed(told: Pace | None, pace: Pace) -> bool:
         return True
     if abs(pace.mix_share - told.mix_share) > TOLD_CHANGE or abs(pace.wait_share - told.wait_share) > TOLD_CHANGE:
         return True
-    pairs = zip(
-        (told.step_s, told.block_s, told.samples_per_s),
-        (pace.step_s, pace.block_s, pace.samples_per_s),
-    )
+    pairs = ((told.step_s, pace.step_s), (told.block_s, pace.block_s))
     return any(abs(after - before) > TOLD_CHANGE * before for before, after in pairs)
 
 

@@ -162,6 +162,7 @@ class PeerProtocol:
             self.config,
             self._membership,
             self._pacer,
+            speeds=self.ledger.speeds(),
             topology=self._rewiring.topology,
             neighbours=set(self.neighbours()),
             counters={**self._traffic, **self.counters},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.membership import Membership
@@ -19,6 +19,7 @@ def view_of(
     membership: Membership,
     pacer: Pacer,
     *,
+    speeds: Mapping[str, float],
     topology: Topology,
     neighbours: Collection[str],
     counters: dict[str, int],
@@ -26,7 +27,11 @@ def view_of(
     caught_up: bool,
     now: float,
 ) -> Status:
-    """Returns what this peer knows: itself, its members (the living first, at most 256) and its counters."""
+    """Returns what this peer knows: itself, its members (the living first, at most 256) and its counters.
+
+    Args:
+        speeds: samples a second of those who share data by the ledger.
+    """
     others = sorted(membership.others(), key=lambda member: not member.is_living)
     members = tuple(
         MemberStatus(
@@ -37,7 +42,7 @@ def view_of(
             silent_s=round(max(0.0, now - other.heard_s), 3),
             neighbour=other.name in neighbours,
             incarnation=other.incarnation,
-            pace=_pace(other.pace, pacer) if other.is_living else None,
+            pace=_pace(other.pace, pacer, speeds.get(other.name, 0.0)) if other.is_living else None,
         )
         for other in others[:SHOWN_MAX]
     )
@@ -53,11 +58,11 @@ def view_of(
         counters=dict(sorted(counters.items())),
         incarnation=membership.incarnation(),
         local_health=membership.health(),
-        pace=_pace(pacer.pace, pacer, pacer.plan.steps),
+        pace=_pace(pacer.pace, pacer, speeds.get(config.name, 0.0), pacer.plan.steps),
     )
 
 
-def _pace(pace: Pace | None, pacer: Pacer, steps: int = 0) -> PaceStatus | None:
+def _pace(pace: Pace | None, pacer: Pacer, samples_per_s: float, steps: int = 0) -> PaceStatus | None:
     if pace is None or not pace.step_s:
         return None
     return PaceStatus(
@@ -66,7 +71,7 @@ def _pace(pace: Pace | None, pacer: Pacer, steps: int = 0) -> PaceStatus | None:
         compute_share=round(1 - pace.mix_share - pace.wait_share, 4),
         mix_share=round(pace.mix_share, 4),
         wait_share=round(pace.wait_share, 4),
-        samples_per_s=round(pace.samples_per_s, 2),
+        samples_per_s=round(samples_per_s, 2),
     )
 
 

@@ -25,13 +25,11 @@ class StepClock:
 
     Attributes:
         compute_s, mix_s, wait_s, blocks: so far, in all; see `BlockTiming`.
-        samples_per_step: 0 where nobody has said so.
     """
 
     def __init__(self) -> None:
         self.compute_s = self.mix_s = self.wait_s = 0.0
         self.blocks = 0
-        self.samples_per_step = 0.0
         self._warmup = WARMUP_STEPS
         self._steps = 0
         self._durations_s: list[float] = []
@@ -62,9 +60,7 @@ class StepClock:
         """A block has ended: returns how it went, and begins the next one."""
         self.blocks += 1
         step_s = typical_step_s(self._durations_s)
-        timing = BlockTiming(
-            self._steps, step_s, self.compute_s, self.mix_s, self.wait_s, self.blocks, self.samples_per_step
-        )
+        timing = BlockTiming(self._steps, step_s, self.compute_s, self.mix_s, self.wait_s, self.blocks)
         self._steps = 0
         self._durations_s.clear()
         return timing

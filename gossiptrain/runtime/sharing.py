@@ -91,15 +91,15 @@ class Sharing:
         self.begins, self._driver, self._desk = begins.state(), driver, driver.desk
         driver.tell(SharingBegun(self.plan, self.begins))
 
-    def step(self, now_s: float, blocks: int) -> float:
-        """An optimizer step has ended, in the block after so many; returns samples of a step, 0 where nothing tells."""
+    def step(self, now_s: float, blocks: int) -> None:
+        """An optimizer step has ended, in the block after so many."""
         with self._lock:
             self._consumption.step()
             if self._last_s is not None:
                 self._steps_s.append(now_s - self._last_s)
             self._last_s = now_s
             if blocks == self._blocks:
-                return self._consumption.per_step
+                return
             self._blocks = blocks
             self._finish(self._consumption.certain())
             event = ChunksTrained(self._take_finished(), self._samples_per_s())

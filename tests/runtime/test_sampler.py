@@ -113,13 +113,6 @@ def test_a_chunk_is_done_when_a_block_has_ended_and_an_epoch_when_all_are() -> N
     assert floor(sampler) == 1
 
 
-def test_samples_of_a_step_are_told_to_the_pace() -> None:
-    training, dataset = Training(), data()
-    with training.peer as peer:
-        training.steps(DataLoader(dataset, batch_size=12, sampler=gt.PeerSampler(dataset, peer)))
-        assert peer._blocks.clock.samples_per_step == 12
-
-
 def test_a_state_goes_on_where_it_was() -> None:
     dataset, first = data(), Training()
     sampler = gt.PeerSampler(dataset, first.peer)
