@@ -5,12 +5,13 @@ bytes of snapshots it has handed to the network. Shown are the most of any two s
 budget was used, how many exchanges a peer had and how many timed out, and the steps a second: with ad_psgd training does
 not wait for the line, with d_psgd it waits for its neighbours' snapshots, as ever.
 
-    python benchmarks/budgets.py [--seconds 15] [--mbps 8 32 128]
+    python benchmarks/budgets.py [--seconds 15] [--mbps 16 32 128]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -32,14 +33,17 @@ def main() -> None:
     """Runs each budget once and prints one table; started as a peer, trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--mbps", type=float, nargs="+", default=[8.0, 32.0, 128.0])
+    parser.add_argument("--mbps", type=float, nargs="+", default=[16.0, 32.0, 128.0])
     parser.add_argument("--train", action="store_true", help="be one of the peers (the launcher says so)")
     options = parser.parse_args()
     if options.train:
         train(options.seconds)
         return
     described = machine()
-    rows = [measure(mixer, mbps, options.seconds) for mixer in ("ad_psgd", "d_psgd") for mbps in (*options.mbps, 0.0)]
+    rows = []
+    for mixer, mbps in itertools.product(("ad_psgd", "d_psgd"), (*options.mbps, 0.0)):
+        rows.append(measure(mixer, mbps, options.seconds))
+        print(rows[-1], flush=True)
     print_table(
         f"{PEERS} peers over TCP, {options.seconds:g} s each",
         (

@@ -10,7 +10,7 @@ straggler's steps last five times longer. "Alone" is the same script without any
 - Third: what pacing itself costs, against a fixed number of steps of the same length, by turns: steps a second, CPU time of
   the training threads (steadier on a busy machine), and the time that it takes in a step and at a boundary, by themselves.
 
-    python benchmarks/stragglers.py [--seconds 20] [--repeats 2]
+    python benchmarks/stragglers.py [--seconds 20] [--repeats 2] [--only blocks]
 """
 
 from __future__ import annotations
@@ -59,15 +59,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each run; the first five are not counted")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--only", choices=("throughput", "blocks", "cost"), help="one table; nothing is written")
     options = parser.parse_args()
     described, began_s = machine(), time.monotonic()
-    throughput = throughputs(options.seconds, options.repeats)
-    blocks = equal_blocks(options.repeats)
-    cost = cost_of_pacing(options.seconds, options.repeats)
+    tables = {
+        "throughput": lambda: throughputs(options.seconds, options.repeats),
+        "blocks": lambda: equal_blocks(options.repeats),
+        "cost": lambda: cost_of_pacing(options.seconds, options.repeats),
+    }
+    if options.only:
+        tables[options.only]()
+        return
+    figures = {name: measure() for name, measure in tables.items()}
     print(f"{time.monotonic() - began_s:.0f} s in all")
-    write_results(
-        "stragglers", {"machine": described, "throughput": throughput, "blocks": blocks, "cost_of_pacing": cost}
-    )
+    write_results("stragglers", {"machine": described, **figures})
 
 
 # One run
