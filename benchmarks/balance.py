@@ -185,11 +185,10 @@ def account_us(peer: gt.Peer, sampler: gt.PeerSampler) -> float:
     spent_s = []
     account = sharing.step
 
-    def timed(now_s: float, blocks: int) -> float:
+    def timed(now_s: float, blocks: int) -> None:
         began_s = time.perf_counter()
-        result = account(now_s, blocks)
+        account(now_s, blocks)
         spent_s.append(time.perf_counter() - began_s)
-        return result
 
     sharing.step = timed  # type: ignore[method-assign]
     loader = DataLoader(TensorDataset(torch.zeros(MICRO_SAMPLES, 1)), batch_size=MICRO_BATCH, sampler=sampler)

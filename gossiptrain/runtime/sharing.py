@@ -99,12 +99,11 @@ class Sharing:
                 self._steps_s.append(now_s - self._last_s)
             self._last_s = now_s
             if blocks == self._blocks:
-                return
+                return None
             self._blocks = blocks
             self._finish(self._consumption.certain())
             event = ChunksTrained(self._take_finished(), self._samples_per_s())
         self._tell(event)
-        return self._consumption.per_step
 
     def end(self) -> None:
         """Training is over: what its steps held is done; the rest is the others'."""
