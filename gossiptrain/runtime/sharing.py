@@ -99,7 +99,7 @@ class Sharing:
                 self._steps_s.append(now_s - self._last_s)
             self._last_s = now_s
             if blocks == self._blocks:
-                return None
+                return
             self._blocks = blocks
             self._finish(self._consumption.certain())
             event = ChunksTrained(self._take_finished(), self._samples_per_s())
