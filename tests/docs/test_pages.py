@@ -15,7 +15,11 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ELSEWHERE = {"topologies.md", "schedules.md"}  # their own tests run each of their blocks by itself
+ELSEWHERE = {
+    "topologies.md",
+    "schedules.md",
+    "simulator.md",
+}  # their own tests run their blocks, and look at what they print
 DOCS = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in ELSEWHERE]
 PAGES = [page for page in (ROOT / "README.md", *DOCS) if "```python" in page.read_text(encoding="utf-8")]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
