@@ -116,6 +116,7 @@ def simulation(seed: int, faults: sim.FaultSchedule) -> sim.Simulation:
 
 def run_until(run: sim.Simulation, condition: Callable[[sim.Simulation], bool]) -> float:
     """Runs until the condition holds; returns the time, in virtual seconds."""
+    run.run(run.now + LOOK_EVERY_S)
     while not condition(run):
         run.run(run.now + LOOK_EVERY_S)
     return run.now
