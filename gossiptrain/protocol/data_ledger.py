@@ -132,14 +132,17 @@ class DataLedger:
         return self._follow(now)
 
     def leave(self) -> list[Effect]:
-        """Tells some others what was done last; what is in this peer's hand is theirs as soon as it has gone."""
+        """Tells some others what was done last, and the watchers of epochs whose counts may still lack somebody's.
+
+        What is in this peer's hand is the others' as soon as it has gone.
+        """
         if self.plan is None:
             return []
         self._has_left = True
         self._ahead.clear()
         self._shares.mine.clear()
         self._tell_hand()
-        return self._gossip.tell_some(self._told_of())
+        return self._gossip.tell_some(self._told_of()) + self._tell_finished(NEVER_S)
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do."""

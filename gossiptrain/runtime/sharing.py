@@ -27,6 +27,8 @@ from gossiptrain.runtime.ledger_text import from_text, to_text
 TAKE_TIMEOUT_S = 30.0
 # Of the newest steps the median lasts as long as a step does, whatever pauses there were.
 STEPS_TIMED = 64
+# The ledger itself tells others of a speed that has changed by three times as much.
+SPEED_NEWS = 0.05
 
 log = logging.getLogger("gossiptrain")
 
@@ -69,6 +71,7 @@ class Sharing:
         self._steps_s: deque[float] = deque(maxlen=STEPS_TIMED)
         self._last_s: float | None = None
         self._planned = self._found = 0
+        self._told_per_s = 0.0
         self._finished: list[ChunkId] = []
         self._alone: EpochsDone | None = None
         self._alone_mine: set[ChunkId] = set()
@@ -233,5 +236,8 @@ class Sharing:
         return planned * self._consumption.per_step / step_s if step_s > 0 else 0.0
 
     def _tell(self, event: ChunksTrained) -> None:
-        if self._driver is not None and (event.chunks or event.samples_per_s):
+        """Tells the ledger, which is not woken for a block that ends no chunk at a speed that it knows."""
+        is_news = abs(event.samples_per_s - self._told_per_s) > SPEED_NEWS * self._told_per_s
+        if self._driver is not None and (event.chunks or is_news):
+            self._told_per_s = event.samples_per_s
             self._driver.tell(event)

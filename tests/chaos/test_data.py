@@ -35,12 +35,11 @@ def test_an_epoch_survives_a_kill_and_a_newcomer(tmp_path: Path) -> None:
         assert trained(tmp_path).min() >= 1, "the epoch lacks a sample"
         swarm.wait_for("peer-9", "EpochFinished")
         rest = swarm.wait_for("peer-0", "EpochFinished", epoch=2)
+        slow = swarm.wait_for("peer-3", "EpochFinished", epoch=2)
         survivors = [*(name for name in names if name != "peer-1"), "peer-9"]
         assert swarm.finish(*survivors) == dict.fromkeys(survivors, 0)
         assert first["samples"] == SAMPLES
         # Epochs of a second or two, on a machine whose speed changes: some chunks are begun before news are here.
         assert first["trained_twice"] <= SAMPLES * 0.1
         assert rest["trained_twice"] <= SAMPLES * 0.1
-        own = {name: swarm.events(name, "EpochFinished", epoch=2) for name in ("peer-0", "peer-3")}
-        shares = {name: events[0]["own"] for name, events in own.items() if events}
-        assert shares["peer-0"] > 1.5 * shares["peer-3"], "a slow peer has a smaller part"
+        assert rest["own"] > 1.5 * slow["own"], "a slow peer has a smaller part"

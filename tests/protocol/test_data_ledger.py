@@ -307,6 +307,13 @@ def test_leaving_tells_what_was_done_last() -> None:
     assert dict(b.ledger.state().done)[0] >> done.chunk & 1
 
 
+def test_whoever_leaves_tells_of_the_epochs_that_have_just_ended() -> None:
+    ledgers = Ledgers("a")
+    ledgers.train("a", PLAN.chunks)
+    ledgers.carry_out(ledgers.workers["a"], ledgers.workers["a"].ledger.leave())
+    assert list(finished(ledgers, "a")) == [0]
+
+
 def test_every_message_fits_a_control_frame_when_there_is_most_to_tell() -> None:
     plan = make_plan(8192 * 3, order=3, chunk_samples=3)
     ledgers = Ledgers("a", "b", plan=plan)
