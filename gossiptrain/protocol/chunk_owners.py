@@ -8,15 +8,17 @@ comes or gets faster, chunks move to it and to nobody else. -ln u is exponential
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import shake_128
 from math import log
 
 # Lots are drawn by the block, since a hash gives so many at once.
-BLOCK = 8
+BLOCK = 64
 # When fewer chunks than one in so many look for another owner, drawing each lot anew is cheaper than drawing all.
-FEW = 16
+FEW = 128
+_LOG_OF_ALL = 64 * log(2)
+_IS_LITTLE = memoryview(b"\1" + bytes(7)).cast("Q")[0] == 1
 
 
 @lru_cache(maxsize=128)
@@ -31,9 +33,16 @@ def lots(order: int, epoch: int, name: str, chunks: int) -> tuple[float, ...]:
 
 
 def _block(order: int, epoch: int, name: str, number: int) -> list[float]:
-    drawn = blake2b(f"{order} {epoch} {number} {name}".encode(), digest_size=8 * BLOCK).digest()
-    numbers = (int.from_bytes(drawn[at : at + 8], "little") >> 11 for at in range(0, 8 * BLOCK, 8))
-    return [-log((number + 0.5) * 2.0**-53) for number in numbers]
+    drawn = shake_128(f"{order} {epoch} {number} {name}".encode()).digest(8 * BLOCK)
+    # -ln u of u = (number + 1/2) / 2^64.
+    return [_LOG_OF_ALL - log(number + 0.5) for number in _numbers(drawn)]
+
+
+def _numbers(drawn: bytes) -> Iterable[int]:
+    """Reads 64-bit numbers, the lowest byte first; where that is the machine's own order it is read as it is."""
+    if _IS_LITTLE:
+        return memoryview(drawn).cast("Q")
+    return [int.from_bytes(drawn[at : at + 8], "little") for at in range(0, len(drawn), 8)]
 
 
 class Owners:
@@ -45,7 +54,7 @@ class Owners:
 
     def __init__(self, order: int, epoch: int, chunks: int) -> None:
         self._key = (order, epoch)
-        self._best: list[tuple[float, str]] = [(float("inf"), "")] * chunks
+        self._best, self._whose = [float("inf")] * chunks, [""] * chunks
         self.weights: Mapping[str, float] = {}
         self.owned: Mapping[str, int] = {}
 
@@ -55,11 +64,11 @@ class Owners:
         Args:
             weights: positive, of at least one peer.
         """
-        before, best = self.weights, self._best
+        before, best, whose = self.weights, self._best, self._whose
         slower = {name for name, weight in before.items() if weights.get(name, 0.0) < weight}
-        orphans = [chunk for chunk, (_, name) in enumerate(best) if name in slower]
+        orphans = [chunk for chunk, name in enumerate(whose) if name in slower]
         for chunk in orphans:
-            best[chunk] = (float("inf"), "")
+            best[chunk], whose[chunk] = float("inf"), ""
         self.weights = dict(weights)
         is_few = len(orphans) * FEW < len(best)
         for name, weight in weights.items():
@@ -68,17 +77,17 @@ class Owners:
             elif orphans:
                 self._offer(name, orphans, is_few)
         owned = dict.fromkeys(weights, 0)
-        for chunk, (_, name) in enumerate(best):
+        for chunk, name in enumerate(whose):
             owned[name] |= 1 << chunk
         self.owned = owned
 
     def _offer(self, name: str, chunks: list[int] | range, is_few: bool) -> None:
         """Gives a peer those of the chunks for which its score is the best."""
-        best, slowness = self._best, 1.0 / self.weights[name]
+        best, whose, slowness = self._best, self._whose, 1.0 / self.weights[name]
         (order, epoch), count = self._key, len(best)
         drawn = () if is_few else lots(order, epoch, name, count)
         for chunk in chunks:
             lot = _block(order, epoch, name, chunk // BLOCK)[chunk % BLOCK] if is_few else drawn[chunk]
-            offer = (lot * slowness, name)
-            if offer < best[chunk] or best[chunk][1] == name:
-                best[chunk] = offer
+            score = lot * slowness
+            if score < best[chunk] or whose[chunk] == name or (score == best[chunk] and name < whose[chunk]):
+                best[chunk], whose[chunk] = score, name
