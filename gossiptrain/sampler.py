@@ -129,9 +129,10 @@ class PeerSampler(Sampler[int]):
         self._sharing.begins = from_text(state["ledger"], self._sharing.plan)
 
     def _shared_pass(self, sharing: Sharing) -> Iterator[int]:
+        account = sharing.consumption
         for piece in sharing.pieces():
             for sample in self._samples_of(piece, sharing.plan):
-                sharing.took()
+                account.issued += 1
                 yield sample
 
     def _samples_of(self, piece: Piece, plan: DataPlan) -> list[int]:
@@ -230,7 +231,7 @@ class ShardedStream(IterableDataset):
             shard = int(shuffled([place], self._shards, self._seed, epoch)[0]) if self._shuffle else place
             for number, sample in enumerate(self._open(shard)):
                 if number >= begin:
-                    sharing.took()
+                    sharing.consumption.issued += 1
                     yield sample
 
 

@@ -27,8 +27,6 @@ from gossiptrain.runtime.ledger_text import from_text, to_text
 TAKE_TIMEOUT_S = 30.0
 # Of the newest steps the median lasts as long as a step does, whatever pauses there were.
 STEPS_TIMED = 64
-# The ledger itself tells others of a speed that has changed by three times as much.
-SPEED_NEWS = 0.05
 
 log = logging.getLogger("gossiptrain")
 
@@ -53,6 +51,7 @@ class Sharing:
 
     Attributes:
         plan: how the data are cut. begins: what was trained before, as far as it is known.
+        consumption: the account; whoever takes a sample of the present piece counts it in `issued`.
     """
 
     def __init__(self, plan: DataPlan, name: str) -> None:
@@ -60,7 +59,7 @@ class Sharing:
         self._driver: Driver | None = None
         self._desk: Desk | None = None
         self._lock = threading.Lock()
-        self._consumption = Consumption()
+        self.consumption = Consumption()
         self._issued: deque[_Issued] = deque()
         self._again: deque[Piece] = deque()
         self._next: ChunkId | None = None
@@ -71,7 +70,6 @@ class Sharing:
         self._steps_s: deque[float] = deque(maxlen=STEPS_TIMED)
         self._last_s: float | None = None
         self._planned = self._found = 0
-        self._told_per_s = 0.0
         self._finished: list[ChunkId] = []
         self._alone: EpochsDone | None = None
         self._alone_mine: set[ChunkId] = set()
@@ -97,14 +95,16 @@ class Sharing:
     def step(self, now_s: float, blocks: int) -> None:
         """An optimizer step has ended, in the block after so many."""
         with self._lock:
-            self._consumption.step()
+            self.consumption.step()
             if self._last_s is not None:
                 self._steps_s.append(now_s - self._last_s)
             self._last_s = now_s
             if blocks == self._blocks:
                 return
             self._blocks = blocks
-            self._finish(self._consumption.certain())
+            self._finish(self.consumption.certain())
+            if not self._finished:
+                return
             event = ChunksTrained(self._take_finished(), self._samples_per_s())
         self._tell(event)
 
@@ -158,19 +158,15 @@ class Sharing:
                     break
                 self._epoch, self._is_within = piece.chunk.epoch, True
             with self._lock:
-                self._issued.append(_Issued(piece, self._consumption.issued, None))
+                self._issued.append(_Issued(piece, self.consumption.issued, None))
             yield piece
             with self._lock:
                 if number == self._pass:
-                    self._issued[-1] = self._issued[-1]._replace(end=self._consumption.issued)
+                    self._issued[-1] = self._issued[-1]._replace(end=self.consumption.issued)
         with self._lock:
             if number == self._pass:
                 self._is_within = False
-                self._consumption.exhausted()
-
-    def took(self, count: int = 1) -> None:
-        """The loader has taken so many samples of the present piece."""
-        self._consumption.issued += count
+                self.consumption.exhausted()
 
     # How it is done
 
@@ -216,7 +212,7 @@ class Sharing:
 
     def _settle(self) -> None:
         """Ends a pass: what is not trained for sure is walked through again."""
-        trained = self._consumption.settle()
+        trained = self.consumption.settle()
         self._finish(trained)
         left = [Piece(chunk, begin + max(0, trained - first)) for (chunk, begin), first, _ in self._issued]
         self._issued.clear()
@@ -233,11 +229,8 @@ class Sharing:
         """The speed in the plan's samples, which of a stream are shards."""
         step_s = statistics.median(self._steps_s) if self._steps_s else 0.0
         planned = self._planned / self._found if self._found else 0.0
-        return planned * self._consumption.per_step / step_s if step_s > 0 else 0.0
+        return planned * self.consumption.per_step / step_s if step_s > 0 else 0.0
 
     def _tell(self, event: ChunksTrained) -> None:
-        """Tells the ledger, which is not woken for a block that ends no chunk at a speed that it knows."""
-        is_news = abs(event.samples_per_s - self._told_per_s) > SPEED_NEWS * self._told_per_s
-        if self._driver is not None and (event.chunks or is_news):
-            self._told_per_s = event.samples_per_s
+        if self._driver is not None and event.chunks:
             self._driver.tell(event)
