@@ -164,39 +164,9 @@ def cost_of_sharing() -> dict[str, float]:
     return {"random_sampler_us": plain, "peer_sampler_us": shared, "of_a_step_of_10_ms": (shared - plain) / 1e4}
 
 
-<<<<<<< HEAD
-def peer_of_one() -> gt.Peer:
-    """A peer that is alone: its network thread hands the chunks out all the same."""
-    return gt.attach(torch.nn.Linear(1, 1))
-
-
-def pass_us(sampler: Any) -> float:
-    """Walks through a pass of a sampler; returns microseconds for as many samples as a step has."""
-    began_s, count = time.perf_counter(), 0
-    for _ in sampler:
-        count += 1
-    return 1e6 * (time.perf_counter() - began_s) / count * MICRO_BATCH
-
-
-def account_us(peer: gt.Peer, sampler: gt.PeerSampler) -> float:
-    """Returns the microseconds that the account of what is trained takes at each of some steps."""
-    sharing = sampler._sharing
-    assert sharing is not None
-    spent_s = []
-    account = sharing.step
-
-    def timed(now_s: float, blocks: int) -> None:
-        began_s = time.perf_counter()
-        account(now_s, blocks)
-        spent_s.append(time.perf_counter() - began_s)
-
-    sharing.step = timed  # type: ignore[method-assign]
-    loader = DataLoader(TensorDataset(torch.zeros(MICRO_SAMPLES, 1)), batch_size=MICRO_BATCH, sampler=sampler)
-=======
 def step_us(peer: gt.Peer, loader: DataLoader) -> float:
     """Takes some steps of nothing but sleep; returns the process's CPU time of one, in microseconds."""
     began_s = 0.0
->>>>>>> 107b9c2 (The sampler's account without calls a sample, and no word without a finished chunk)
     for number, _ in enumerate(loader):
         if number == MICRO_WARM:
             began_s = time.process_time()
