@@ -429,7 +429,9 @@ def test_a_state_that_cannot_be_given_is_said_so() -> None:
     part = donor()
     part.offered(Offer(PULL, "pull", 0, 0), ME, 0.0)
     assert messages(part.happened(FreezeFailed("sparse"), 1.0)) == [Abort(PULL, "sparse")]
-    assert FreezeState() in part.offered(Offer(PULL, "pull", 0, 0), ME, 2.0)
+    # for a moment newcomers are sent to others
+    assert messages(part.offered(Offer(PULL, "pull", 0, 0), ME, 2.0)) == [Reject(PULL, "busy", 0)]
+    assert FreezeState() in part.offered(Offer(PULL, "pull", 0, 0), ME, 7.0)
 
 
 def test_pieces_go_out_at_the_pace_and_newcomers_share_it() -> None:
