@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from math import isfinite
 from pathlib import Path
 
 from rich import box
@@ -15,6 +16,7 @@ from gossiptrain.dashboard.watch import relative
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.notices import Exchanged
 from gossiptrain.reports import ProcessRecord, RunRecord, open_run
+from gossiptrain.reports.pace import pace_of
 
 ROWS_MAX = 40
 _STYLES = {"": "green", "finished": "green", "left": "dim", "stopped": "yellow", "failed": "red", "crashed": "red"}
@@ -33,6 +35,7 @@ def report(
     for remark in record.remarks:
         console.print(Text(remark, style="yellow"), soft_wrap=True, highlight=False)
     console.print(_table(record, console))
+    console.print(_paces(record))
     wanted = [("Page ", page or folder / "report.html", ".html"), ("Trace", trace, ".json")]
     for word, path, ending in wanted:
         if path is None:
@@ -67,6 +70,22 @@ def _table(record: RunRecord, console: Console) -> Table:
         table.add_row(*_row(record, process, measure))
     if len(record.processes) > ROWS_MAX:
         table.add_row(Text(f"and {len(record.processes) - ROWS_MAX} more", style="dim"))
+    return table
+
+
+def _paces(record: RunRecord) -> Table:
+    """How fast each trained, its part of all steps, and where its time went."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("pace", no_wrap=True)
+    for heading in ("steps/s", "steps a block", "of all steps", "compute", "mix", "wait"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    total = sum(process.steps for process in record.processes)
+    for process in record.processes[:ROWS_MAX]:
+        pace = pace_of(process)
+        shares = (pace[f"{part}_share"] for part in ("compute", "mix", "wait"))
+        cells = [f"{share:.0%}" if isfinite(share) else "" for share in (process.steps / max(1, total), *shares)]
+        speed = f"{pace['steps_per_s']:.1f}" if isfinite(pace["steps_per_s"]) else ""
+        table.add_row(process.name, speed, f"{pace['block_steps']:.0f}", *cells)
     return table
 
 

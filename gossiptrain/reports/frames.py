@@ -8,15 +8,12 @@ import msgspec
 import numpy as np
 
 from gossiptrain.protocol.notices import Exchanged
+from gossiptrain.reports.pace import pace_of
 from gossiptrain.reports.record import ProcessRecord, RunRecord
 from gossiptrain.reports.timeline import edges
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-# A process's speed at the end is that of so many blocks.
-LAST_BLOCKS = 10
 
 
 class Frames(NamedTuple):
@@ -75,23 +72,9 @@ def _peer(process: ProcessRecord) -> dict[str, Any]:
         "steps": process.steps,
         "first_step": process.first_step,
         "longest_gap_s": float(process.blocks.gap_s.max()) if len(process.blocks.gap_s) else 0.0,
-        **_pace(process),
+        **pace_of(process),
         "exchanges": sum(1 for _ in process.told(Exchanged)),
         "bytes_sent": process.bytes_sent(),
-    }
-
-
-def _pace(process: ProcessRecord) -> dict[str, float]:
-    """How fast a process trained at the end, and the shares of its time."""
-    blocks, total_s = process.blocks, sum(process.spent_s.values())
-    lasts_s = float((blocks.ended_s - blocks.began_s)[-LAST_BLOCKS:].sum())
-    return {
-        "steps_per_s": float(blocks.steps[-LAST_BLOCKS:].sum()) / lasts_s if lasts_s > 0 else float("nan"),
-        "block_steps": int(blocks.steps[-LAST_BLOCKS - 1 : -1].max()) if len(blocks.steps) > 1 else 0,
-        **{
-            f"{part}_share": process.spent_s.get(part, 0.0) / total_s if total_s else float("nan")
-            for part in ("compute", "mix", "wait")
-        },
     }
 
 

@@ -10,6 +10,8 @@ import pytest
 from gossiptrain import cli
 from tests.reports.made import write_folder
 
+SPENT = {"compute_s": 1.6, "mix_s": 0.3, "wait_s": 0.1}
+
 
 def test_it_prints_the_peers_and_writes_the_page_into_the_runs_folder(tmp_path, capsys):
     folder = write_folder(tmp_path / "run")
@@ -19,6 +21,22 @@ def test_it_prints_the_peers_and_writes_the_page_into_the_runs_folder(tmp_path, 
     assert "crashed after 3.0 s" in printed
     assert "peer-1 (2)" in printed
     assert "<!doctype html>" in (folder / "report.html").read_text()
+
+
+def test_it_prints_how_fast_each_peer_trained_and_where_its_time_went(tmp_path, capsys):
+    folder = write_folder(tmp_path / "run")
+    with (folder / "events" / "peer-1.jsonl").open("a") as file:
+        paced = {"steps": 10, "step_s": 0.1, "block_s": 1.0, "scale": 1.0, "limit": "drift"}
+        for elapsed_s, kind, fields in ((0.05, "Paced", paced), (4.0, "Finished", {"step": 50, "ok": True, **SPENT})):
+            file.write(
+                json.dumps({"t": 1_000_006.0 + elapsed_s, "elapsed_s": elapsed_s, "kind": kind, **fields}) + "\n"
+            )
+    assert cli.main(["report", str(folder)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["pace", "steps/s", "steps", "a", "block", "of", "all", "steps", "compute", "mix", "wait"] in lines
+    (last,) = [line for line in lines if line[:1] == ["peer-1"] and line[-3:] == ["80%", "15%", "5%"]]
+    assert last[2] == "10", "steps a block, since it was paced"
+    assert last[3] == "14%", "20 of 145 steps"
 
 
 def test_options_may_stand_after_the_run_and_write_page_and_trace(tmp_path, monkeypatch):
