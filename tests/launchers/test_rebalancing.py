@@ -18,7 +18,7 @@ SLOW_FROM_S, SECONDS, FACTOR = 3.0, 11.0, 5.0
 def test_a_peer_that_becomes_five_times_slower_takes_a_fifth_of_the_steps_in_blocks_that_last_alike(tmp_path):
     arguments = ("--mode", "gossip", "--seconds", str(SECONDS), "--step-s", "0.03", "--straggler", "peer-2")
     arguments += ("--factor", str(FACTOR), "--from-s", str(SLOW_FROM_S))
-    config = LaunchConfig(SCRIPT, arguments, peers=3, run_dir=tmp_path / "run", threads=1, sync_every="auto")
+    config = LaunchConfig(SCRIPT, arguments, peers=3, run_dir=tmp_path / "run", threads=1, sync_every="600ms")
     with LocalRun(config) as run:
         while run.running:
             run.poll(0.1)
