@@ -151,6 +151,9 @@ class QuadraticWorkload(Workload):
     def distance(self, one: Vector, other: Vector) -> float:
         return float(np.linalg.norm(one - other))
 
+    def sample(self, value: Vector) -> Vector:
+        return value
+
     def measure(self, peers: Sequence[int]) -> Measures:
         """Returns the consensus distance sqrt(mean_i ||x_i - mean||^2), ||mean - x*||, and of each peer ||x_i - x*||."""
         if not peers:

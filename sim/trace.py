@@ -23,11 +23,12 @@ from gossiptrain.protocol.events import (
     Started,
     StateFrozen,
     StepsCompleted,
+    TugMeasured,
 )
 
 STARTED, MESSAGE, EVIDENCE, SNAPSHOT, REJECTED, BOUNDARY, DEADLINE, SEEDS, LEAVE, SENT, NOTICE, ENDED, FAULT = range(13)
 FROZEN, MANIFEST, KNOWN, DRIFT = 13, 14, 15, 16
-SHARING, TAKEN, TRAINED = 17, 18, 19
+SHARING, TAKEN, TRAINED, TUG = 17, 18, 19, 20
 
 EVENT_KINDS = {
     Started: STARTED,
@@ -44,6 +45,7 @@ EVENT_KINDS = {
     AdoptionFailed: REJECTED,
     MembersKnown: KNOWN,
     DriftMeasured: DRIFT,
+    TugMeasured: TUG,
     SharingBegun: SHARING,
     ChunksTaken: TAKEN,
     ChunksTrained: TRAINED,

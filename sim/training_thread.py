@@ -6,9 +6,11 @@ One event stands for a whole block of local steps: nothing can reach training be
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gossiptrain.protocol.events import BlockTiming, DriftMeasured, StepsCompleted
+from gossiptrain.protocol.events import BlockTiming, DriftMeasured, StepsCompleted, TugMeasured
+from gossiptrain.tug import WINDOW, Tug
 from sim.clock import TRAINING
 from sim.sampling import Sampling
 
@@ -61,6 +63,33 @@ class Drift:
             self.distance = apart / math.sqrt(2)
 
 
+class LazyTug:
+    """How hard a peer and mixing pull against each other, as `runtime.blocks` measures it, looked at a block later.
+
+    By then most values have been computed, since others have asked for them; to ask at once would have each peer's block
+    computed alone.
+    """
+
+    def __init__(self, sample: Callable[[Any], Any]) -> None:
+        self._sample = sample
+        self._tug = Tug()
+        self._waiting: tuple[Any, Any] | None = None
+        self._blocks = 0
+
+    def boundary(self, before: Any, after: Any) -> float | None:
+        """A block has ended, with these values before and after mixing; returns the tug at a window's end."""
+        self._blocks += 1
+        waiting, self._waiting = self._waiting, (before, after)
+        if waiting is None:
+            return None
+        before_S = self._sample(waiting[0])
+        if before_S is None:
+            return 0.0 if self._blocks % WINDOW == 1 else None
+        after_S = before_S if waiting[1] is waiting[0] else self._sample(waiting[1])
+        found = self._tug.boundary(before_S, after_S)
+        return None if found is None else found.tug()
+
+
 class TrainingThread:
     """Steps, snapshots and corrections of one process.
 
@@ -82,6 +111,7 @@ class TrainingThread:
         self.plan_steps, self.plan_scale, self.publishes = pacing.steps, 1.0, False
         self._adapts, self._normalises = pacing.adapts, pacing.normalise
         self.drift = Drift() if pacing.mode == "auto" else None
+        self._tug = LazyTug(self._workload.sample) if pacing.mode == "auto" else None
         self._base: Any = None
         self._compute_s = self._wait_s = self._step_s = 0.0
         self.sampling = Sampling(peer, world.data)
@@ -149,7 +179,7 @@ class TrainingThread:
         if self.waits_since_s is not None:
             self._wait_s += self._clock.now - self.waits_since_s
             self.waits_since_s = None
-            self._apply()
+            self._mix()
             self._begin_block()
 
     # Boundaries
@@ -207,7 +237,10 @@ class TrainingThread:
         self._workload.train(self._index, self._block_steps)
         self._compute_s += self._clock.now - self._block_began_s
         self._look_at_change()
-        self._apply()
+        if self.is_synchronous:
+            self._apply()
+        else:
+            self._mix()
         if self._freezes:
             self._freezes = False
             self._peer.states.freeze(self._workload.publish(self._index), self._first_step + self.steps)
@@ -248,6 +281,17 @@ class TrainingThread:
         if self.plan_scale != 1.0:
             change = self._workload.mix(own, [(base, 1 - self.plan_scale)])
             self._workload.correct(self._index, change)
+
+    def _mix(self) -> None:
+        """Applies what mixing brought, and measures how hard that and this peer pull against each other."""
+        if self._tug is None:
+            self._apply()
+            return
+        before = self._workload.publish(self._index)
+        self._apply()
+        tug = self._tug.boundary(before, self._workload.publish(self._index))
+        if tug is not None:
+            self._peer.handle(TugMeasured(float(f"{tug:.2f}")))
 
     def _look_while_joining(self) -> None:
         if not self.is_training:

@@ -73,6 +73,10 @@ class Workload(ABC):
         """Returns the norm of the difference of two published values' parameters; None where there are no values."""
         return None
 
+    def sample(self, value: Any) -> Any:
+        """Returns some of a published value's parameters, always the same ones, [S]; None where there are no values."""
+        return None
+
     def measure(self, peers: Sequence[int]) -> Measures:
         """Returns what is to be recorded now over the living peers, such as losses; {} for nothing.
 

@@ -104,6 +104,16 @@ class DriftMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class TugMeasured:
+    """How hard this peer and mixing pull against each other; see `gossiptrain.tug`.
+
+    tug: about 0 with data that are alike, towards 1 with unlike data; below 0 where mixing drives it the same way.
+    """
+
+    tug: float
+
+
+@dataclass(frozen=True, slots=True)
 class StateFrozen:
     """A state was frozen and its manifest made. version: names it; step: when; sizes in bytes."""
 
@@ -209,6 +219,7 @@ Event = (
     | SnapshotRejected
     | StepsCompleted
     | DriftMeasured
+    | TugMeasured
     | StateFrozen
     | FreezeFailed
     | ManifestReceived

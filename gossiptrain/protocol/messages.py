@@ -12,8 +12,8 @@ import msgspec
 
 from gossiptrain.protocol.notices import STATUS_BYTES_MAX
 
-VERSION_MIN = 3
-VERSION_MAX = 3
+VERSION_MIN = 4
+VERSION_MAX = 4
 
 STATES = ("alive", "suspect", "dead", "left")
 BUSY_S_MAX = 3600.0
@@ -25,6 +25,7 @@ Text = Annotated[str, msgspec.Meta(max_length=4096)]
 U64 = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Cosine = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 # Below the numbers of pulls; a peer that claims more must not carry the others there with it.
 RoundNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 # Bounds of what a donor may claim: entries of a manifest are tens of bytes, a state has at most terabytes.
@@ -60,12 +61,14 @@ class Pace(NamedTuple):
 
     step_s: seconds of a local step. block_s: how long, in seconds, it would have blocks of local steps last; 0 for no wish.
     mix_share, wait_share: shares of its time that go into mixing, and into waiting for others.
+    tug: how hard it and mixing pull against each other, from -1 to 1; see `gossiptrain.tug`.
     """
 
     step_s: Seconds
     block_s: Seconds = 0.0
     mix_share: Share = 0.0
     wait_share: Share = 0.0
+    tug: Cosine = 0.0
 
 
 class ChunkId(NamedTuple):

@@ -116,8 +116,9 @@ class Paced(_Notice, frozen=True):
 
     `steps` of `step_s` seconds each; all peers aim at `block_s` seconds (0 where the number of steps is fixed).
     `scale` multiplies the change that a block makes. `limit` says what decided the length: "given", "drift" (peers are
-    apart by `apart_steps` steps' worth of movement; 0 is not known), "network", "overhead" or "slowest" (the slowest
-    peer needs so long for a few steps).
+    apart by `apart_steps` steps' worth of movement; 0 is not known), "network", "overhead", "slowest" (the slowest peer
+    needs so long for a few steps) or "unlike" (the members' data are: mixing takes back what peers learn; `tug` says how
+    much so on this one, from -1 to 1).
     """
 
     steps: int
@@ -126,6 +127,7 @@ class Paced(_Notice, frozen=True):
     scale: float
     limit: str
     apart_steps: float = 0.0
+    tug: float = 0.0
 
 
 class EpochFinished(_Notice, frozen=True):

@@ -8,7 +8,7 @@ from math import isfinite
 from statistics import median
 from typing import NamedTuple
 
-from gossiptrain.protocol.events import BlockTiming
+from gossiptrain.protocol.events import BlockTiming, DriftMeasured, TugMeasured
 from gossiptrain.protocol.messages import Pace
 from gossiptrain.protocol.notices import Paced
 from gossiptrain.protocol.pacing import (
@@ -24,6 +24,7 @@ from gossiptrain.protocol.pacing import (
 
 EXCHANGES_KEPT = 8
 TOLD_CHANGE = 0.15
+EWMA_TUG = 0.5
 TOLD_EVERY_S = 2.0
 TOLD_EVERY_S_A_MEMBER = 0.1
 
@@ -54,6 +55,7 @@ class Pacer:
         self._shares = (0.0, 0.0)
         self._exchanges_s: deque[float] = deque(maxlen=EXCHANGES_KEPT)
         self._apart_steps = 0.0
+        self._tug: float | None = None
         self._wish_s, self._why = 0.0, "given"
         self._block_s, self._limit = 0.0, "given"
         self._told: Pace | None = None
@@ -75,12 +77,19 @@ class Pacer:
         """An exchange took so long."""
         self._exchanges_s.append(seconds)
 
-    def drifted(self, consensus_distance: float, step_movement: float) -> None:
-        """Takes a measurement; see `DriftMeasured`."""
-        if not (consensus_distance >= 0 and step_movement > 0 and isfinite(consensus_distance / step_movement)):
-            return
-        apart = consensus_distance / step_movement
-        self._apart_steps = apart if not self._apart_steps else (1 - EWMA) * self._apart_steps + EWMA * apart
+    def measured(self, event: DriftMeasured | TugMeasured) -> None:
+        """Takes a measurement; see the events."""
+        match event:
+            case DriftMeasured(distance, movement):
+                if not (distance >= 0 and movement > 0 and isfinite(distance / movement)):
+                    return
+                apart = distance / movement
+                self._apart_steps = apart if not self._apart_steps else (1 - EWMA) * self._apart_steps + EWMA * apart
+            case TugMeasured(tug):
+                if not isfinite(tug):
+                    return
+                tug = min(max(tug, -1.0), 1.0)
+                self._tug = tug if self._tug is None else (1 - EWMA_TUG) * self._tug + EWMA_TUG * tug
         if self._config.mode == "auto" and self._block_s:
             self._wish(self._block_s)
 
@@ -103,7 +112,11 @@ class Pacer:
         own = self._told or _rounded(self.pace)
         if self._config.mode != "steps" and (own, others) != self._reckoned:
             self._reckoned = (own, others)
-            self._block_s, self._limit = common_block_s([own, *others], self._config)
+            self._block_s, self._limit = common_block_s([own, *others], self._config, self._is_synchronous)
+            if self._limit == "unlike":
+                self._wish(self._block_s)
+        if self._limit == "unlike" and not self._is_synchronous:
+            self._block_s = self._wish_s
         steps = local_steps(self._block_s, self._time.step_s, self.plan.steps, self._config)
         self.plan = Plan(steps, self._scale(steps, own, others) if self._config.normalise else 1.0)
         return self._notice()
@@ -125,15 +138,18 @@ class Pacer:
 
     def _own_pace(self) -> Pace:
         step_s = self._time.step_s
-        if self._config.mode == "auto" and not self._apart_steps:
+        if self._config.mode == "auto" and self._tug is not None and not (self._apart_steps and self._block_s):
             # Without a word on drift the wish follows what exchanges and boundaries take.
             self._wish(self._config.steps * step_s)
-        return Pace(step_s, self._wish_s, *self._shares)
+        elif self._limit == "unlike":
+            self._wish(self._block_s)
+        return Pace(step_s, self._wish_s, *self._shares, self._tug or 0.0)
 
     def _wish(self, from_s: float) -> None:
         overhead_s = self._timing.mix_s / max(1, self._timing.blocks)
+        is_unlike = self._limit == "unlike"
         self._wish_s, self._why = wished_block_s(
-            from_s, self._apart_steps, self._exchange_s(), overhead_s, self._config
+            from_s, self._apart_steps, self._exchange_s(), overhead_s, self._config, is_unlike=is_unlike
         )
 
     def _exchange_s(self) -> float:
@@ -152,8 +168,9 @@ class Pacer:
 
     def _notice(self) -> Paced | None:
         limit = self._why if self._limit == "wish" else self._limit
-        step_s, block_s = round(self._time.step_s, 6), round(self._block_s, 6)
-        found = Paced(self.plan.steps, step_s, block_s, round(self.plan.scale, 4), limit, round(self._apart_steps, 2))
+        step_s, block_s, scale = round(self._time.step_s, 6), round(self._block_s, 6), round(self.plan.scale, 4)
+        apart, tug = round(self._apart_steps, 2), round(self._tug or 0.0, 2)
+        found = Paced(self.plan.steps, step_s, block_s, scale, limit, apart, tug)
         last = self._noted
         if last is not None and last.steps == found.steps and abs(found.scale / last.scale - 1) < TOLD_CHANGE:
             return None
@@ -164,7 +181,8 @@ class Pacer:
 def _has_changed(told: Pace | None, pace: Pace) -> bool:
     if told is None:
         return True
-    if abs(pace.mix_share - told.mix_share) > TOLD_CHANGE or abs(pace.wait_share - told.wait_share) > TOLD_CHANGE:
+    shares = zip(told[2:], pace[2:])
+    if any(abs(after - before) > TOLD_CHANGE for before, after in shares):
         return True
     pairs = ((told.step_s, pace.step_s), (told.block_s, pace.block_s))
     return any(abs(after - before) > TOLD_CHANGE * before for before, after in pairs)

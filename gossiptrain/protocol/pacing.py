@@ -11,6 +11,14 @@ lr ||gradient||; AdaComm, Wang and Joshi 2019, also lengthens and shortens block
 than an exchange takes, since it would end before there is anything to mix, nor so short that mixing costs more than
 `overhead_share` of the time. And the slowest peer takes a few steps at least, so that rounding leaves blocks equal.
 
+That changes where peers hold unlike data. Long blocks are then lost work: each learns its own data, and mixing takes it
+back. Each peer measures how hard it and mixing pull against each other, the *tug* (`gossiptrain.tug`), and where its mean
+over the members is above `tug_limit` (with data that are alike it is below 0.1, with unlike data 0.2 to 1, whatever the
+optimizer and the length of blocks) blocks are as short as exchanges and boundaries allow, and those may cost
+`overhead_share_unlike`. It is the mean that counts, since leading and lagging peers, of which there are some wherever
+speeds differ, balance in it. Between pairs nobody waits for the slowest, so that blocks need not be equally long; in rounds
+it takes one step.
+
 Unequal numbers of steps pull towards the data of those who take many: the fixed point of gradient descent on sum_i f_i
 becomes that of sum_i H_i f_i (Wang et al. 2020, FedNova, eq. 5). Where peers hold different data, each one's change is
 therefore multiplied by mean(H) / H_i (their eq. 7 with tau_eff the mean): as if everybody took the mean number of steps.
@@ -38,6 +46,7 @@ PAUSE_FACTOR = 3.0
 JUMP_FACTOR = 1.5
 STEPS_BELIEVED = 4
 EWMA = 0.3
+LEAST_BLOCK_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,8 @@ class PacingConfig:
         straggler_factor: see there; at least 1.
         drift_steps: how far apart peers may be before they mix, in movements of one step.
         overhead_share: of the time at most so much goes into mixing and publishing; (0, 1).
+        overhead_share_unlike: the same, where mixing takes back what peers learn.
+        tug_limit: the mean tug of the members from which their data count as unlike; (0, 1].
     """
 
     mode: Literal["steps", "seconds", "auto"] = "steps"
@@ -69,8 +80,10 @@ class PacingConfig:
     hysteresis: float = 0.05
     slowest_steps: int = 6
     straggler_factor: float = 4.0
-    drift_steps: float = 8.0
+    drift_steps: float = 3.0
     overhead_share: float = 0.02
+    overhead_share_unlike: float = 0.1
+    tug_limit: float = 0.15
 
     def __post_init__(self) -> None:
         if self.mode not in ("steps", "seconds", "auto"):
@@ -110,6 +123,8 @@ _RANGES = (
     ("straggler_factor", 1, 1e6),
     ("drift_steps", 1e-6, 1e12),
     ("overhead_share", 1e-4, 0.99),
+    ("overhead_share_unlike", 1e-4, 0.99),
+    ("tug_limit", 1e-6, 1),
 )
 
 
@@ -163,34 +178,45 @@ def local_steps(block_s: float, step_s: float, current: int, config: PacingConfi
     return steps
 
 
-def common_block_s(paces: Sequence[Pace], config: PacingConfig) -> tuple[float, str]:
+def common_block_s(paces: Sequence[Pace], config: PacingConfig, is_synchronous: bool = False) -> tuple[float, str]:
     """Returns (T in seconds, what decided): the median of the wishes, raised so that the slowest takes a few steps.
 
-    All members that hold the same paces compute the same; 0 while nobody has told any.
+    With unlike data that is one step in rounds and none between pairs. All members that hold the same paces compute the
+    same; 0 until half of them have a wish.
     """
     if config.mode == "seconds":
         return config.block_s, "given"
     steps_s = sorted(pace.step_s for pace in paces if pace.step_s > 0)
     wishes_s = [pace.block_s for pace in paces if pace.block_s > 0]
-    if not steps_s or not wishes_s:
+    if not steps_s or 2 * len(wishes_s) < len(steps_s):
         return 0.0, "given"
+    is_unlike = fmean(pace.tug for pace in paces if pace.block_s > 0) >= config.tug_limit
     wish_s = median_low(wishes_s)
+    slowest_steps = int(is_synchronous) if is_unlike else config.slowest_steps
     # A straggler beyond the factor takes what steps it can: waiting for it would keep all others from mixing.
-    slowest_s = config.slowest_steps * min(steps_s[-1], config.straggler_factor * median_low(steps_s))
+    slowest_s = slowest_steps * min(steps_s[-1], config.straggler_factor * median_low(steps_s))
     block_s = min(max(wish_s, slowest_s), config.block_s_max)
-    return block_s, "slowest" if block_s > wish_s else "wish"
+    return block_s, "unlike" if is_unlike else "slowest" if block_s > wish_s else "wish"
 
 
 def wished_block_s(
-    block_s: float, apart_steps: float, exchange_s: float, overhead_s: float, config: PacingConfig
+    block_s: float, apart_steps: float, exchange_s: float, overhead_s: float, config: PacingConfig, *, is_unlike: bool
 ) -> tuple[float, str]:
-    """Returns (the block's length that one peer wishes for, in seconds, and why: "drift", "network" or "overhead").
+    """Returns (the length of block that one peer wishes for, in seconds, and why).
 
     Args:
         block_s: the present length. apart_steps: consensus distance over one step's movement; 0 where it is not known.
         exchange_s: what an exchange takes. overhead_s: what mixing and publishing take training at each boundary.
+        is_unlike: whether the members' data are.
+
+    Returns:
+        The reason is "drift", "network", "overhead", or "unlike" for as short as the network and the overhead allow.
     """
     wish_s, limit = block_s, "drift"
+    if is_unlike:
+        return min(
+            max(exchange_s, overhead_s / config.overhead_share_unlike, LEAST_BLOCK_S), config.block_s_max
+        ), "unlike"
     if apart_steps > 0:
         # The distance grows with between the root of the length and the length: a damped step towards the aim.
         wish_s = block_s * min(max(config.drift_steps / apart_steps, 0.5), 2.0) ** 0.5

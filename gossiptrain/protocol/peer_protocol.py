@@ -33,6 +33,7 @@ from gossiptrain.protocol.events import (
     StateFrozen,
     StepsCompleted,
     TrafficCounted,
+    TugMeasured,
 )
 from gossiptrain.protocol.exchanges import Exchanges
 from gossiptrain.protocol.handshake import run_tag
@@ -203,8 +204,8 @@ class PeerProtocol:
                 return self._membership.know(members, now)
             case BusyAnnounced(seconds):
                 return self._membership.busy(min(max(seconds, 0.0), m.BUSY_S_MAX), now)
-            case DriftMeasured(distance, movement):
-                self._pacer.drifted(distance, movement)
+            case DriftMeasured() | TugMeasured():
+                self._pacer.measured(event)
                 return []
             case TrafficCounted(counters):
                 self._traffic = counters

@@ -1,7 +1,8 @@
 """The training thread's side of a boundary: what is due when a block of local steps has ended, and how long things took.
 
 Every so often it is measured how far the block moved the parameters, so that the length of blocks can follow how fast peers
-drift apart: at most `DRIFT_SHARE` of the time goes into that.
+drift apart: at most `DRIFT_SHARE` of the time goes into that. How hard a peer and mixing pull against each other
+is measured at every boundary, on a sample.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from gossiptrain.protocol.events import BlockTiming, StepsCompleted
 from gossiptrain.protocol.pacing import PacingConfig, typical_step_s
 from gossiptrain.runtime.driver import Driver
 from gossiptrain.runtime.parameters import ParameterVector
+from gossiptrain.tug import Tug
 
 # The first steps of a process compile, choose kernels and fill caches: they say nothing of those that follow.
 WARMUP_STEPS = 3
@@ -83,6 +85,7 @@ class Blocks:
         self._rounds = 0
         self._drift_at: float = DRIFT_EVERY_BLOCKS if pacing.mode == "auto" else float("inf")
         self._drift_at_s = 0.0
+        self._tug = Tug() if pacing.mode == "auto" else None
         self.clock = StepClock()
 
     def begin(self, driver: Driver) -> None:
@@ -111,7 +114,7 @@ class Blocks:
             self._meet(driver, step_count)
             self._mark(is_published=False)
         else:
-            applied = self._vector.apply()
+            applied = self._mix(driver)
             version = self._vector.publish().version if driver.plan.publish else None
             driver.completed(StepsCompleted(step_count, version, applied, self.clock.block()))
             self._mark(is_published=version is not None)
@@ -127,7 +130,18 @@ class Blocks:
         began_s = time.monotonic()
         driver.wait_for_round(self._rounds, self._timeout_s)
         self.clock.waited(time.monotonic() - began_s)
-        self._vector.apply()
+        self._mix(driver)
+
+    def _mix(self, driver: Driver) -> int:
+        """Applies what mixing brought; returns how many mixes and adoptions that is so far, in all."""
+        if self._tug is None:
+            return self._vector.apply()
+        before_S = self._vector.sample()
+        applied = self._vector.apply()
+        found = self._tug.boundary(before_S, self._vector.sample())
+        if found is not None:
+            driver.run_soon(lambda: driver.tugged(found))
+        return applied
 
     def _mark(self, is_published: bool) -> None:
         """A block begins: its change is counted from the published snapshot, else from a copy if somebody will ask."""

@@ -46,6 +46,7 @@ from gossiptrain.protocol.events import (
     Started,
     StepsCompleted,
     TrafficCounted,
+    TugMeasured,
 )
 from gossiptrain.protocol.notices import Exchanged, Joined, Notice
 from gossiptrain.protocol.peer_protocol import PeerProtocol
@@ -56,6 +57,7 @@ from gossiptrain.runtime.snapshot_traffic import SnapshotTraffic
 from gossiptrain.runtime.state_transfer import Fetched, StateTransfers
 from gossiptrain.runtime.words import ERRORS, worth_a_warning
 from gossiptrain.transport import ControlFrame, Lane, LinkChanged, TransferFailed, TransferReceived, ZeroMQTransport
+from gossiptrain.tug import Products
 
 POLL_S_MAX = 0.25
 SEEDS_EVERY_S = 0.5
@@ -185,6 +187,10 @@ class Driver(threading.Thread):
         """So far, a norm, did that many local steps move the parameters. For the network thread."""
         if self.distance is not None and self.distance > 0:
             self._handle(DriftMeasured(self.distance, float(movement) / max(1, steps) ** 0.5))
+
+    def tugged(self, products: Products) -> None:
+        """So hard did this peer and mixing pull against each other. For the network thread."""
+        self._handle(TugMeasured(products.tug()))
 
     def take_adoption(self) -> Fetched | None:
         """Returns another peer's state that is to take the place of this one's, once."""

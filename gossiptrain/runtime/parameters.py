@@ -31,6 +31,7 @@ from gossiptrain.runtime.layout import Group, Layout, ParameterSpec, Slot, slots
 from gossiptrain.runtime.pool import BufferPool
 from gossiptrain.runtime.snapshots import Snapshot, SnapshotTable
 from gossiptrain.runtime.staging import as_memoryview, staging_for
+from gossiptrain.tug import stride
 
 NORM_CHUNK = 1 << 20  # values; bounds the memory for a difference
 SNAPSHOTS_RESERVED = 2  # one that the driver may be sending, one that training writes
@@ -142,6 +143,11 @@ class ParameterVector:
             for now, before in zip(live.split(NORM_CHUNK), base.split(NORM_CHUNK))
         ]
         return torch.linalg.vector_norm(torch.stack([piece.float() for piece in pieces])) if pieces else None
+
+    @torch.no_grad()
+    def sample(self) -> Tensor:
+        """Return some of the parameters, always the same ones, [S] float32, on the device."""
+        return torch.cat([live[:: stride(len(live))].float() for live in self._live])
 
     @torch.no_grad()
     def scale_change(self, factor: float) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.partitions import partition as share_out
+from gossiptrain.tug import stride
 from sim.learning import samples as reading
 from sim.learning.arena import Arena
 from sim.learning.batched import BatchedTrainer
@@ -225,6 +226,12 @@ class TorchWorkload(Workload):
         self._pending.compute([one, other])
         values_N, size = self._task.arena.values, self._layout.size
         return float(torch.linalg.vector_norm(values_N[one.row, :size] - values_N[other.row, :size]))
+
+    def sample(self, value: Version) -> Tensor:
+        """See `Workload`; computes it."""
+        self._pending.compute([value])
+        size = self._layout.size
+        return self._task.arena.values[value.row, : size : stride(size)].clone()
 
     def measure(self, peers: Sequence[int]) -> dict[str, float | Sequence[float]]:
         """Measures these peers; see `Workload`.

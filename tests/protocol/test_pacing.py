@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossiptrain.errors import ConfigurationError
-from gossiptrain.protocol.events import BlockTiming
+from gossiptrain.protocol.events import BlockTiming, TugMeasured
 from gossiptrain.protocol.messages import Pace
 from gossiptrain.protocol.pacer import Pacer
 from gossiptrain.protocol.pacing import (
@@ -24,7 +24,7 @@ from gossiptrain.protocol.pacing import (
 
 AUTO, SECONDS = PacingConfig("auto"), PacingConfig("seconds", block_s=1.0)
 times_s = st.floats(1e-4, 10.0)
-paces = st.lists(st.builds(Pace, times_s, times_s), min_size=1, max_size=20)
+paces = st.lists(st.builds(Pace, times_s, times_s, tug=st.just(0.0)), min_size=1, max_size=20)
 
 
 def test_pauses_are_no_steps() -> None:
@@ -98,14 +98,67 @@ def test_blocks_of_all_peers_differ_by_less_than_15_percent_where_nobody_is_a_st
         assert not lasts_s or max(lasts_s) / min(lasts_s) < 1.15
 
 
+def wish(block_s: float, apart: float, exchange_s: float, overhead_s: float, is_unlike: bool = False) -> tuple:
+    return wished_block_s(block_s, apart, exchange_s, overhead_s, AUTO, is_unlike=is_unlike)
+
+
 def test_the_wish_follows_drift_but_not_below_what_an_exchange_or_a_boundary_costs() -> None:
     drift = AUTO.drift_steps
-    assert wished_block_s(1.0, drift, 0.1, 0.0, AUTO) == (1.0, "drift")
-    assert wished_block_s(1.0, 4 * drift, 0.1, 0.0, AUTO)[0] == pytest.approx(0.5**0.5)
-    assert wished_block_s(1.0, drift / 4, 0.1, 0.0, AUTO)[0] == pytest.approx(2**0.5)
-    assert wished_block_s(1.0, 4 * drift, 3.0, 0.0, AUTO) == (3.0, "network")
-    assert wished_block_s(1.0, 4 * drift, 0.1, 0.1, AUTO) == (5.0, "overhead")
-    assert wished_block_s(1e9, 0.0, 0.1, 0.1, AUTO)[0] == AUTO.block_s_max
+    assert wish(1.0, drift, 0.1, 0.0) == (1.0, "drift")
+    assert wish(1.0, 4 * drift, 0.1, 0.0)[0] == pytest.approx(0.5**0.5)
+    assert wish(1.0, drift / 4, 0.1, 0.0)[0] == pytest.approx(2**0.5)
+    assert wish(1.0, 4 * drift, 3.0, 0.0) == (3.0, "network")
+    assert wish(1.0, 4 * drift, 0.1, 0.1) == (5.0, "overhead")
+    assert wish(1e9, 0.0, 0.1, 0.1)[0] == AUTO.block_s_max
+
+
+def test_with_unlike_data_the_wish_is_as_short_as_exchanges_and_boundaries_allow() -> None:
+    assert wish(7.0, 1.0, 0.25, 0.0, is_unlike=True) == (0.25, "unlike")
+    assert wish(7.0, 1.0, 0.0, 0.05, is_unlike=True) == (pytest.approx(0.5), "unlike")
+    assert 0 < wish(7.0, 1.0, 0.0, 0.0, is_unlike=True)[0] <= 0.001
+
+
+def test_the_mean_tug_tells_whether_data_are_unlike_so_that_leaders_and_laggards_balance() -> None:
+    def found(*tugs: float, is_synchronous: bool = False) -> tuple[float, str]:
+        return common_block_s([Pace(0.1 * k, 0.05, tug=tug) for k, tug in enumerate(tugs, 1)], AUTO, is_synchronous)
+
+    assert found(0.6, 0.3, -0.2, -0.5) == (pytest.approx(6 * 0.4), "slowest")
+    assert found(0.1, 0.2, 0.1, 0.4) == (0.05, "unlike")
+    assert found(0.1, 0.2, 0.1, 0.4, is_synchronous=True) == (pytest.approx(0.4), "unlike"), "one step of the slowest"
+
+
+def test_nothing_is_decided_before_half_of_the_members_know_what_they_wish() -> None:
+    knows, does_not = Pace(0.1, 2.0), Pace(0.1)
+    assert common_block_s([knows, does_not, does_not], AUTO) == (0.0, "given")
+    assert common_block_s([knows, knows, does_not, does_not], AUTO)[0] == 2.0
+
+
+def test_a_pair_with_unlike_data_takes_as_many_steps_as_its_own_exchanges_last() -> None:
+    pacer = Pacer(AUTO, is_synchronous=False)
+    others = [Pace(0.1, 2.0, tug=0.1), Pace(0.4, 2.0)]
+    pacer.block(timing(0.1))
+    assert pacer.reckon(others) is not None
+    assert pacer.plan.steps == 24, "six of the slowest"
+    for _ in range(4):
+        pacer.exchanged(0.3)
+        pacer.measured(TugMeasured(0.9))
+    pacer.block(timing(0.1))
+    pacer.tell(3, 100.0)
+    notice = pacer.reckon(others)
+    assert notice is not None
+    assert (notice.limit, notice.steps, notice.tug) == ("unlike", 3, 0.9)
+
+
+def test_a_tug_that_is_no_number_is_passed_over() -> None:
+    pacer = Pacer(AUTO, is_synchronous=False)
+    pacer.block(timing(0.1))
+    pacer.measured(TugMeasured(float("nan")))
+    pacer.block(timing(0.1))
+    assert pacer.pace is not None
+    assert (pacer.pace.block_s, pacer.pace.tug) == (0.0, 0.0)
+    pacer.measured(TugMeasured(7.0))
+    pacer.block(timing(0.1))
+    assert pacer.pace.tug == 1.0
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=20))
@@ -199,6 +252,7 @@ def test_sync_every_is_steps_a_time_or_auto(value: int | str, mode: str, steps: 
         {"hysteresis": 1.0},
         {"drift_steps": 0},
         {"overhead_share": 1.0},
+        {"tug_limit": 0.0},
     ],
 )
 def test_a_setting_that_cannot_work_is_named(changes: dict) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from gossiptrain.runtime.blocks import WARMUP_STEPS, StepClock
+from gossiptrain.protocol.pacing import PacingConfig
+from gossiptrain.runtime.blocks import WARMUP_STEPS, Blocks, StepClock
 from gossiptrain.runtime.parameters import ParameterVector
+from gossiptrain.tug import WINDOW
 
 STEPS = (12, 6, 4, 2)
 MEAN = sum(STEPS) / len(STEPS)
@@ -109,6 +113,51 @@ def test_a_mark_on_the_published_snapshot_needs_no_copy() -> None:
         model.weight.add_(1.0)
     torch.testing.assert_close(vector.movement(), torch.tensor(100.0))
     assert sum(vector.memory_report().values()) == held
+
+
+class Network:
+    """Stands for the network's thread: mixes as it is told, and notes what it is told."""
+
+    def __init__(self, pull: float) -> None:
+        self.pull, self.tugs = pull, []
+        self.plan = SimpleNamespace(steps=2, scale=1.0, publish=True)
+
+    def completed(self, event) -> None:
+        pass
+
+    def run_soon(self, call) -> None:
+        call()
+
+    def moved(self, movement, steps) -> None:
+        pass
+
+    def tugged(self, products) -> None:
+        self.tugs.append(products.tug())
+
+
+@pytest.mark.parametrize("pull", [0.0, 0.5, 1.0])
+def test_every_fourth_boundary_tells_how_hard_the_peer_and_mixing_pull_against_each_other(pull: float) -> None:
+    """Steps add one to everything; mixing takes the part `pull` of it back."""
+    model = nn.Sequential(nn.Linear(300, 100), nn.Linear(100, 3).double())
+    vector, network = ParameterVector(model), Network(pull)
+    blocks = Blocks(vector, PacingConfig("auto"), is_synchronous=False, timeout_s=1.0)
+    vector.publish()
+    blocks.begin(network)
+    real_apply = vector.apply
+
+    def apply() -> int:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.sub_(2 * pull)
+        return real_apply()
+
+    vector.apply = apply
+    for step in range(2 * (3 * WINDOW + 1)):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+        blocks.step(network, step, time.monotonic() + 1.0)
+    assert network.tugs == [pytest.approx(pull, abs=1e-5)] * 2
 
 
 def test_the_first_steps_do_not_count_nor_does_what_is_done_between_two_steps() -> None:

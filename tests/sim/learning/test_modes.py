@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import sim
+from gossiptrain.protocol.notices import Paced
 from tests.sim.learning.models import convolutional, mlp, seeded, simulate, with_batch_norm, with_dropout, workload
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
@@ -65,6 +66,20 @@ def test_single_precision_agrees_within_what_is_stated() -> None:
 @pytest.mark.slow
 def test_synchronous_rounds_mix_several_neighbours_in_the_same_order() -> None:
     agree(with_batch_norm, mixer="d_psgd", topology="ring")
+
+
+def test_auto_finds_unlike_data_whatever_the_mode_and_mixes_at_every_step_where_alike_ones_have_long_blocks() -> None:
+    shards = {"partition": ("shards", 1), "optimizer": OPTIMIZERS["adam"]}
+    run = {"sync_every": "auto", "formed": True, "until_s": 6.0}
+    agree(mlp, options=shards, **run)
+    lasts = {}
+    for partition in ("iid", ("shards", 1)):
+        report, _ = simulate(workload(mlp, optimizer=OPTIMIZERS["adam"], partition=partition), **run)
+        lasts[partition] = [
+            (p.blocks[-1].steps, [n.limit for _, n in p.notices if isinstance(n, Paced)]) for p in report.peers
+        ]
+    assert all(steps == 1 and limits[-1] == "unlike" for steps, limits in lasts["shards", 1])
+    assert all(steps > 5 and "unlike" not in limits for steps, limits in lasts["iid"])
 
 
 def test_blocks_of_unequal_length_are_taken_together_and_end_where_the_loop_ends() -> None:
