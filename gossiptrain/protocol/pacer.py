@@ -24,7 +24,7 @@ from gossiptrain.protocol.pacing import (
 
 EXCHANGES_KEPT = 8
 TOLD_CHANGE = 0.15
-EWMA_TUG = 0.5
+EWMA_TUG = 0.25
 TOLD_EVERY_S = 2.0
 TOLD_EVERY_S_A_MEMBER = 0.1
 
