@@ -186,6 +186,20 @@ class ChunkShares:
         """Samples of an epoch's finished chunks, as all processes count them together."""
         return sum(count for hand in self.hands.values() for counted, count in hand.trained if counted == epoch)
 
+    def parts(self, epoch: int) -> dict[str, tuple[int, int]]:
+        """Returns, by name, how many samples of an epoch a peer has trained, and the bits of its chunks that are left."""
+        missing, free = self._done.missing(epoch), self._free(epoch)
+        left = {name: bits & free for name, bits in self._owned_in(epoch).items()}
+        held = {**self._held.get(epoch, {}), self._me[0]: bits_of(c for of, c in self.mine if of == epoch)}
+        given = ((gift.receiver[0], 1 << c.chunk) for c, gift in self._gifts.items() if c.epoch == epoch)
+        for name, bits in (*held.items(), *given):
+            left[name] = left.get(name, 0) | bits & missing
+        trained: dict[str, int] = {}
+        for (name, _), hand in self.hands.items():
+            trained[name] = trained.get(name, 0) + sum(count for of, count in hand.trained if of == epoch)
+        names = sorted(left.keys() | {name for name, count in trained.items() if count})
+        return {name: (trained.get(name, 0), left.get(name, 0)) for name in names}
+
     def precedes(self, chunk: ChunkId, other: str) -> bool:
         """Says whether this peer comes before another for a chunk that both hold."""
         score = [

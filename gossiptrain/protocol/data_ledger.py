@@ -34,7 +34,7 @@ from gossiptrain.protocol.events import ChunksTaken, ChunksTrained, SharingBegun
 from gossiptrain.protocol.ledger_gossip import LedgerGossip, Told, plan_of, state_of
 from gossiptrain.protocol.member_table import Member, MemberTable
 from gossiptrain.protocol.messages import ChunkId
-from gossiptrain.protocol.notices import EpochFinished, SharingDiffers
+from gossiptrain.protocol.notices import DataStatus, EpochFinished, SharingDiffers
 
 # Ahead of training: enough for so long, since a refill takes the network thread milliseconds, and a gift a round trip.
 AHEAD_S = 1.0
@@ -117,6 +117,16 @@ class DataLedger:
     def speeds(self) -> dict[str, float]:
         """Samples a second of the living who share the data, by name."""
         return self._shares.speeds() if self.plan is not None else {}
+
+    def parts(self) -> dict[str, DataStatus]:
+        """Whose the oldest epoch that is not complete is, by name: of all who trained of it, the dead among them."""
+        if self.plan is None:
+            return {}
+        epoch, plan, parts = self._done.floor, self.plan, {}
+        for name, (trained, left) in self._shares.parts(epoch).items():
+            samples = trained + plan.samples_in(left)
+            parts[name] = DataStatus(epoch, round(samples / plan.samples, 4), trained, left.bit_count())
+        return parts
 
     def tick(self, now: float) -> list[Effect]:
         """Does what is due: fills the hand, spreads news, tells of finished epochs."""

@@ -176,6 +176,19 @@ class PaceStatus(msgspec.Struct, frozen=True):
     samples_per_s: float = 0.0
 
 
+class DataStatus(msgspec.Struct, frozen=True):
+    """A peer's part in the shared data: of the oldest epoch that is not complete.
+
+    `share` of its samples, in [0, 1], are those that the peer has trained (`trained` samples) and those of the `left`
+    chunks that are its to train, held or owned; as the data ledger of whoever tells this knows.
+    """
+
+    epoch: int
+    share: float
+    trained: int
+    left: int
+
+
 class MemberStatus(msgspec.Struct, frozen=True):
     """One line of a peer's view, for `gossiptrain status`."""
 
@@ -187,6 +200,7 @@ class MemberStatus(msgspec.Struct, frozen=True):
     neighbour: bool
     incarnation: int = 0
     pace: PaceStatus | None = None
+    data: DataStatus | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -194,6 +208,7 @@ class Status(msgspec.Struct, frozen=True):
 
     `state` of a member is "alive", "busy" (a pause it announced), "suspect", "dead" or "left". `local_health` counts
     from 0 how much this peer doubts itself (Lifeguard). `pace` is this peer's own; that of a member is what it told.
+    `data` is None where no data are shared, or nothing is known of a peer's part.
     """
 
     name: str
@@ -208,6 +223,7 @@ class Status(msgspec.Struct, frozen=True):
     incarnation: int = 0
     local_health: int = 0
     pace: PaceStatus | None = None
+    data: DataStatus | None = None
 
     def to_json(self) -> bytes:
         """Returns the JSON, with as many of the members as one control message holds."""

@@ -149,6 +149,11 @@ class Driver(threading.Thread):
             for way in ("sent", "received")
         }
 
+    def totals(self) -> dict[str, int]:
+        """The traffic, and the samples of the shared data that this peer has trained, where it shares any."""
+        trained = self.desk.trained
+        return self.traffic() if trained is None else {**self.traffic(), "samples_trained": trained}
+
     def progress(self) -> dict[str, Any]:
         """The network's part of a `Progress` line."""
         return {
@@ -156,7 +161,7 @@ class Driver(threading.Thread):
             "members": self.members,
             "consensus_distance": self.distance,
             "exchanges": self.exchanges,
-            **self.traffic(),
+            **self.totals(),
         }
 
     def link_times(self, is_last: bool = False) -> list[dict[str, Any]]:

@@ -90,6 +90,7 @@ class Sharing:
             except ConfigurationError as error:
                 log.warning("%s: what was trained before is not known: %s", self._name, error)
         self.begins, self._driver, self._desk = begins.state(), driver, driver.desk
+        self._desk.trained = 0
         driver.tell(SharingBegun(self.plan, self.begins))
 
     def step(self, now_s: float, blocks: int) -> None:
@@ -206,6 +207,8 @@ class Sharing:
         while self._issued and (end := self._issued[0].end) is not None and end <= trained:
             (chunk, begin), first, _ = self._issued.popleft()
             self._finished.append(chunk)
+            if self._desk is not None and self._desk.trained is not None:
+                self._desk.trained += self.plan.size(chunk.chunk)
             if begin == 0:
                 self._planned += self.plan.size(chunk.chunk)
                 self._found += end - first

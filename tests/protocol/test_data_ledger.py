@@ -74,6 +74,32 @@ def test_what_a_checkpoint_tells_is_not_trained_again() -> None:
     assert min(worker.hand).epoch == 3
 
 
+def test_everybodys_part_of_the_epoch_is_told_and_the_parts_make_it_up() -> None:
+    ledgers = Ledgers("a", "b", "c")
+    ledgers.spread()
+    ledgers.train("a", 6, speed=30.0)
+    for name in ("b", "c"):
+        ledgers.train(name, 2, speed=10.0)
+    ledgers.spread(2.0)
+    ledgers.kill("c")
+    ledgers.tell_dead("c")
+    ledgers.spread(2.0)
+    for worker in ledgers.living():
+        parts = worker.ledger.parts()
+        assert {name: part.trained for name, part in parts.items()} == {"a": 60, "b": 20, "c": 20}
+        assert parts["c"].left == 0, "the dead have no part in what is left"
+        assert sum(part.trained + 10 * part.left for part in parts.values()) == PLAN.samples
+        assert sum(part.share for part in parts.values()) == pytest.approx(1, abs=1e-3)
+        assert parts["a"].share > 2 * parts["b"].share, "by speed"
+    assert ledgers.enter("d").ledger.parts() == {}, "it shares no data"
+
+
+def test_the_last_chunk_counts_with_its_own_size() -> None:
+    plan = make_plan(25, order=3, chunk_samples=10)
+    (part,) = Ledgers("a", plan=plan).workers["a"].ledger.parts().values()
+    assert (part.share, part.left) == (1.0, 3)
+
+
 # Together
 
 
