@@ -101,7 +101,7 @@ class ShardedStream(IterableDataset):
 class StreamLoader(DataLoader):
     """torch's `DataLoader` of a `ShardedStream`, also with worker processes (spawned or forked).
 
-    Each worker reads whole shards, the next when it is done with one, so a batch has samples of a few shards at most. A shard
+    Each worker reads whole shards, the next when it is done with one, so a batch has samples of few shards. A shard
     counts as trained when a block of local steps that holds all its samples has ended; what a loop that is left early or
     a peer that dies had not trained of it is read again, from its beginning. It is for one loop at a time. With
     `persistent_workers=True` the processes live on from pass to pass.
@@ -126,7 +126,7 @@ class StreamLoader(DataLoader):
             ConfigurationError: `stream` is no `ShardedStream`.
         """
         if not isinstance(stream, ShardedStream):
-            raise ConfigurationError(f"stream={type(stream).__name__}: must be a ShardedStream; others use DataLoader")
+            raise ConfigurationError(f"stream={type(stream).__name__}: must be a ShardedStream; use DataLoader")
         self.stream = stream
         self._doors: list[Any] = []
         self._service: ShardService | None = None
