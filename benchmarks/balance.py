@@ -3,20 +3,23 @@
 - First table: 32 simulated peers (the protocol's own code, the loaders' look-ahead, log-normal speeds) train an epoch in
   which two die and one joins. Every sample is counted, also those that the dead had trained and never told of. Chunks that
   changed hands stand against those that had to: what the dead had not finished, and the newcomer's share by its speed.
-- Second: what a step pays for `PeerSampler` beside torch's `RandomSampler`, in CPU time of the whole process.
+- Second: four real processes do so, one is killed and one joins (`balance_real.py`); what each trained stands in files.
+- Third: what a step pays for `PeerSampler` beside torch's `RandomSampler`, in CPU time of the whole process.
 
-    python benchmarks/balance.py [--seeds 5]
+    python benchmarks/balance.py [--seeds 5] [--runs 3] [--only simulated|real|cost]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import balance_real
 import torch
-from common import machine, print_table, write_results
+from common import RESULTS, machine, print_table, write_results
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 import gossiptrain as gt
@@ -51,10 +54,17 @@ def main() -> None:
     """Prints the tables and writes one JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="simulated runs")
+    parser.add_argument("--runs", type=int, default=3, help="runs of real processes")
+    parser.add_argument("--only", choices=("simulated", "real", "cost"), help="one table; the others' figures stay")
     options = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine()}
-    results["deaths_and_a_join"] = deaths_and_a_join(options.seeds)
-    results["cost_of_sharing"] = cost_of_sharing()
+    results: dict[str, Any] = json.loads((RESULTS / "balance.json").read_text()) if options.only else {}
+    results["machine"] = machine()
+    if options.only in (None, "simulated"):
+        results["deaths_and_a_join"] = deaths_and_a_join(options.seeds)
+    if options.only in (None, "real"):
+        results["real_kill_and_join"] = kill_and_join(options.runs)
+    if options.only in (None, "cost"):
+        results["cost_of_sharing"] = cost_of_sharing()
     print(f"\n{write_results('balance', results)}")
 
 
@@ -71,6 +81,28 @@ def deaths_and_a_join(seeds: int) -> list[dict[str, Any]]:
             row.twice_told,
             row.moved,
             f"{row.least:.0f}",
+        )
+        for row in rows
+    ]
+    print_table(title, columns, cells)
+    return [row._asdict() for row in rows]
+
+
+def kill_and_join(runs: int) -> list[dict[str, Any]]:
+    """Runs real processes, prints the table and returns its rows."""
+    rows = [balance_real.one_run(number) for number in range(runs)]
+    samples = balance_real.SAMPLES
+    title = f"An epoch of {samples:,} samples, 4 real processes, one killed and one joining"
+    columns = ("run", "never trained", "trained twice", "told of that", "chunks moved", "had to move", "epoch s")
+    cells = [
+        (
+            row.run,
+            row.untrained,
+            f"{row.twice} ({row.twice / samples:.2%})",
+            row.twice_told,
+            row.moved,
+            f"{row.least:.0f}",
+            f"{row.epoch_s:.0f}",
         )
         for row in rows
     ]

@@ -182,6 +182,13 @@ class Driver(threading.Thread):
         """Hands in an event that is not to wait for a boundary. Any thread."""
         self.run_soon(lambda: self._handle(event))
 
+    def tell_at_leisure(self, event: Event) -> None:
+        """Hands in an event that may wait a quarter of a second where nobody else lives to hear of it. Any thread."""
+        if self.plan.publish:
+            self.tell(event)
+        elif not self._is_over:
+            self._from_training.append(lambda: self._handle(event))
+
     def run_soon(self, call: Callable[[], None]) -> None:
         """Has the network thread make a call, unless it is over. Any thread."""
         if not self._is_over:

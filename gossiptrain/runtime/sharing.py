@@ -301,4 +301,4 @@ class Sharing:
 
     def _tell(self, event: ChunksTrained) -> None:
         if self._driver is not None and event.chunks:
-            self._driver.tell(event)
+            self._driver.tell_at_leisure(event)

@@ -51,6 +51,20 @@ def test_a_fast_peer_has_a_second_of_work_ahead_and_a_very_fast_one_no_more_than
     assert len(ledgers.workers["a"].hand) == 32
 
 
+def test_a_peer_alone_is_not_woken_for_every_chunk_that_it_has_finished() -> None:
+    ledgers = Ledgers("a")
+    ledgers.spread(1.0)
+    ticks, at_s = 0, ledgers.now
+    ledger = ledgers.workers["a"].ledger
+    while ledgers.now < at_s + 4.0:
+        ledgers.train("a")
+        ledgers.now += 0.05
+        if ledger.next_deadline() <= ledgers.now:
+            ticks += 1
+            ledgers.carry_out(ledgers.workers["a"], ledger.tick(ledgers.now))
+    assert ticks <= 14, "80 chunks in four seconds; a look every 0.4 s, the comparisons, an epoch's end"
+
+
 def test_an_epoch_that_is_complete_is_told_with_what_was_trained() -> None:
     ledgers = Ledgers("a")
     ledgers.train("a", PLAN.chunks)
