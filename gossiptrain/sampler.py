@@ -131,8 +131,8 @@ class PeerSampler(Sampler[int]):
     def _shared_pass(self, sharing: Sharing) -> Iterator[int]:
         account = sharing.consumption
         for piece in sharing.pieces():
-            for sample in self._samples_of(piece, sharing.plan):
-                account.issued += 1
+            before = account.issued
+            for account.issued, sample in enumerate(self._samples_of(piece, sharing.plan), before + 1):
                 yield sample
 
     def _samples_of(self, piece: Piece, plan: DataPlan) -> list[int]:
