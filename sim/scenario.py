@@ -51,6 +51,7 @@ PLAIN = (
     "start_within_s",
     "checks_wire",
     "observe_every_s",
+    "max_mbps",
 )
 SECTIONS: dict[str, type] = {
     "membership": MembershipConfig,
