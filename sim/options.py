@@ -16,6 +16,7 @@ from sim.checkers import Limits
 from sim.environment import Environment
 from sim.faults import FaultSchedule
 from sim.network_options import NetworkOptions
+from sim.sampling import SharedData
 from sim.workload import Workload
 
 KINDS = {"ad_psgd": "pair", "d_psgd": "round"}
@@ -47,6 +48,7 @@ class Options:
     until_s: float | None = None
     written_faults: FaultSchedule = field(default_factory=FaultSchedule)
     max_mbps: float | Sequence[float] = 0.0
+    data: SharedData | None = None
 
     def budgets_mbps(self, hosts: int) -> list[float]:
         """Returns the bandwidth budget of every host, joiners and guests among them; 0 for none.

@@ -127,6 +127,7 @@ class Simulation:
             until_s=until_s,
             written_faults=written,
             max_mbps=max_mbps,
+            data=data,
         )
         check(self.options)
         if environment is not None:

@@ -82,7 +82,6 @@ def test_each_peer_may_have_a_budget_of_its_own():
 def test_a_scenario_holds_the_budget():
     run = simulation(max_mbps=[4.0, 8.0, 0.0], peers=3)
     text = dumps(run.options, 10.0)
-    assert text is not None
     assert "max_mbps = [4.0, 8.0, 0.0]" in text
     assert sim.loads(text).run().trace_hash == run.run(10.0).trace_hash
 
