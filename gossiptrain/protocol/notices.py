@@ -111,6 +111,17 @@ class StateFetched(_Notice, frozen=True):
     seconds: float
 
 
+class StateAwaited(_Notice, frozen=True):
+    """This peer has waited for `waited_s` seconds for a state to begin from, and none is on its way.
+
+    `answers` are the newest of the members that it asked: (name, what came of it), such as "busy" where one has no room for
+    another newcomer or its line is full, "unready" where it has none itself, "promised" where it makes its copy.
+    """
+
+    waited_s: float
+    answers: tuple[tuple[str, str], ...]
+
+
 class Paced(_Notice, frozen=True):
     """This peer's blocks of local steps last otherwise from now on.
 
@@ -249,6 +260,7 @@ Notice = (
     | ExchangeFailed
     | SnapshotRefused
     | StateFetched
+    | StateAwaited
     | Paced
     | EpochFinished
     | SharingDiffers

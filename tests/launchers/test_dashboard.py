@@ -145,6 +145,19 @@ def test_a_death_that_three_peers_notice_is_told_once_and_again_after_a_return()
     assert story.tell("peer-0", died) is not None
 
 
+def test_a_newcomer_that_waits_for_a_state_is_told_of_once_with_whom_it_asked():
+    story = Storyteller(["peer-0"])
+    waits = {"kind": "StateAwaited", "waited_s": 30.2, "answers": [["peer-0", "busy"], ["peer-1", "no answer"]]}
+    assert story.tell("peer-9", waits) == (
+        "peer-9 has waited 30 s for a state to begin from: peer-0 has no room for another newcomer just now, "
+        "peer-1: no answer; others are asked in turn"
+    )
+    assert story.tell("peer-9", waits) is None
+    assert "there was nobody to ask" in str(
+        story.tell("peer-8", {"kind": "StateAwaited", "waited_s": 30, "answers": []})
+    )
+
+
 def test_peers_started_together_finding_each_other_is_no_news():
     story = Storyteller(["peer-0", "peer-1"])
     assert story.tell("peer-0", {"kind": "PeerJoined", "peer": "peer-1", "address": "x"}) is None
