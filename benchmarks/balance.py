@@ -3,20 +3,25 @@
 - First table: 32 simulated peers (the protocol's own code, the loaders' look-ahead, log-normal speeds) train an epoch in
   which two die and one joins. Every sample is counted, also those that the dead had trained and never told of. Chunks that
   changed hands stand against those that had to: what the dead had not finished, and the newcomer's share by its speed.
-- Second: what a step pays for `PeerSampler` beside torch's `RandomSampler`, in CPU time of the whole process.
+- Second: four real processes do so, one is killed and one joins (`balance_real.py`); what each trained stands in files.
+- Third: what a step pays for `PeerSampler` beside torch's `RandomSampler`, in CPU time of the whole process.
 
-    python benchmarks/balance.py [--seeds 5]
+    python benchmarks/balance.py [--seeds 5] [--runs 3] [--only simulated|real|cost]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
+import balance_real
 import torch
-from common import machine, print_table, write_results
+from common import RESULTS, machine, print_table, write_results
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 import gossiptrain as gt
@@ -32,8 +37,8 @@ STEP_S, SPREAD = 0.5, 0.5
 EPOCH = 1
 DEATHS_AT, JOIN_AT = {5: 0.25, 9: 0.4}, 0.5
 LOOK_EVERY_S = 2.0
-MICRO_SAMPLES, MICRO_BATCH, MICRO_REPEATS = 200_000, 32, 3
-MICRO_WARM, MICRO_STEPS, MICRO_STEP_S = 200, 1500, 0.003
+MICRO_SAMPLES, MICRO_BATCH = 200_000, 32
+MICRO_TURNS, MICRO_STEPS, MICRO_STEP_S = 25, 100, 0.003
 
 
 class Counts(NamedTuple):
@@ -51,10 +56,17 @@ def main() -> None:
     """Prints the tables and writes one JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="simulated runs")
+    parser.add_argument("--runs", type=int, default=3, help="runs of real processes")
+    parser.add_argument("--only", choices=("simulated", "real", "cost"), help="one table; the others' figures stay")
     options = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine()}
-    results["deaths_and_a_join"] = deaths_and_a_join(options.seeds)
-    results["cost_of_sharing"] = cost_of_sharing()
+    results: dict[str, Any] = json.loads((RESULTS / "balance.json").read_text()) if options.only else {}
+    results["machine"] = machine()
+    if options.only in (None, "simulated"):
+        results["deaths_and_a_join"] = deaths_and_a_join(options.seeds)
+    if options.only in (None, "real"):
+        results["real_kill_and_join"] = kill_and_join(options.runs)
+    if options.only in (None, "cost"):
+        results["cost_of_sharing"] = cost_of_sharing()
     print(f"\n{write_results('balance', results)}")
 
 
@@ -71,6 +83,28 @@ def deaths_and_a_join(seeds: int) -> list[dict[str, Any]]:
             row.twice_told,
             row.moved,
             f"{row.least:.0f}",
+        )
+        for row in rows
+    ]
+    print_table(title, columns, cells)
+    return [row._asdict() for row in rows]
+
+
+def kill_and_join(runs: int) -> list[dict[str, Any]]:
+    """Runs real processes, prints the table and returns its rows."""
+    rows = [balance_real.one_run(number) for number in range(runs)]
+    samples = balance_real.SAMPLES
+    title = f"An epoch of {samples:,} samples, 4 real processes, one killed and one joining"
+    columns = ("run", "never trained", "trained twice", "told of that", "chunks moved", "had to move", "epoch s")
+    cells = [
+        (
+            row.run,
+            row.untrained,
+            f"{row.twice} ({row.twice / samples:.2%})",
+            row.twice_told,
+            row.moved,
+            f"{row.least:.0f}",
+            f"{row.epoch_s:.0f}",
         )
         for row in rows
     ]
@@ -145,36 +179,38 @@ def unfinished(shares: ChunkShares, name: str, data: sim.SharedData) -> int:
 
 
 def cost_of_sharing() -> dict[str, float]:
-    """Measures what a step pays for its sampler, by turns, prints the table and returns microseconds of CPU time.
+    """Measures what a step pays for its sampler, prints the table and returns microseconds of CPU time.
 
-    All threads of the process count, the network thread's work for the ledger too. The steps themselves sleep.
+    All threads of the process count, the network thread's work for the ledger too; each peer is alone in its run. The steps
+    themselves sleep. Two peers take turns of some steps each, one with either sampler, so that what else runs on the
+    machine strikes both alike; the cost is the median difference between two turns that follow one another.
     """
     dataset = TensorDataset(torch.zeros(MICRO_SAMPLES, 1))
-    spent_us: dict[str, list[float]] = {"RandomSampler": [], "PeerSampler": []}
-    for _ in range(MICRO_REPEATS):
-        for name, values in spent_us.items():
-            peer = gt.attach(torch.nn.Linear(1, 1))
-            sampler = RandomSampler(dataset) if name == "RandomSampler" else gt.PeerSampler(dataset, peer)
-            with peer:
-                values.append(step_us(peer, DataLoader(dataset, batch_size=MICRO_BATCH, sampler=sampler)))
-    plain, shared = (min(values) for values in spent_us.values())
-    rows = [(name, f"{min(values):.0f}") for name, values in spent_us.items()]
-    rows.append(("the difference, of a step of 10 ms", f"{(shared - plain) / 1e4:.2%}"))
+    plain, shared = gt.attach(torch.nn.Linear(1, 1), name="plain"), gt.attach(torch.nn.Linear(1, 1), name="shared")
+    with plain, shared:
+        turns = (
+            turns_us(plain, DataLoader(dataset, batch_size=MICRO_BATCH, sampler=RandomSampler(dataset))),
+            turns_us(shared, DataLoader(dataset, batch_size=MICRO_BATCH, sampler=gt.PeerSampler(dataset, shared))),
+        )
+        pairs = list(islice(zip(*turns, strict=True), 1, MICRO_TURNS + 1))
+    plain_us, cost_us = (
+        statistics.median(values) for values in ([one for one, _ in pairs], [two - one for one, two in pairs])
+    )
+    rows = [("RandomSampler", f"{plain_us:.0f}"), ("PeerSampler pays more", f"{cost_us:.0f}")]
+    rows.append(("that is, of a step of 10 ms", f"{cost_us / 1e4:.2%}"))
     print_table(f"What a step of {MICRO_BATCH} samples and its loader pay, microseconds of CPU time", ("", "us"), rows)
-    return {"random_sampler_us": plain, "peer_sampler_us": shared, "of_a_step_of_10_ms": (shared - plain) / 1e4}
+    return {"random_sampler_us": plain_us, "peer_sampler_pays_us": cost_us, "of_a_step_of_10_ms": cost_us / 1e4}
 
 
-def step_us(peer: gt.Peer, loader: DataLoader) -> float:
-    """Takes some steps of nothing but sleep; returns the process's CPU time of one, in microseconds."""
-    began_s = 0.0
-    for number, _ in enumerate(loader):
-        if number == MICRO_WARM:
-            began_s = time.process_time()
-        if number == MICRO_WARM + MICRO_STEPS:
-            break
-        time.sleep(MICRO_STEP_S)
-        peer.step()
-    return 1e6 * (time.process_time() - began_s) / MICRO_STEPS
+def turns_us(peer: gt.Peer, loader: DataLoader) -> Iterator[float]:
+    """Takes some steps of nothing but sleep a turn; yields the process's CPU time of one, in microseconds."""
+    batches = iter(loader)
+    while True:
+        began_s = time.process_time()
+        for _ in islice(batches, MICRO_STEPS):
+            time.sleep(MICRO_STEP_S)
+            peer.step()
+        yield 1e6 * (time.process_time() - began_s) / MICRO_STEPS
 
 
 if __name__ == "__main__":

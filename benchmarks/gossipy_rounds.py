@@ -14,9 +14,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from common import print_table
 from torch import Tensor, nn
 
 SAMPLES_EACH = 160
+# Why fluke, the other simulator of this kind, has no figure: what `pip install fluke-fl` (0.8.1) brings along.
+WITHOUT_FLUKE = "not run: its package requires wandb, clearml, opacus, datasets, hydra and tensorboard"
 
 
 def node_rounds(nodes: int, rounds: int, make: Any, data: tuple[Tensor, Tensor]) -> float | str:
@@ -64,6 +67,34 @@ def node_rounds(nodes: int, rounds: int, make: Any, data: tuple[Tensor, Tensor])
     began_s = time.process_time()
     run.start(n_rounds=rounds)
     return nodes * rounds / (time.process_time() - began_s)
+
+
+def others(row: dict[str, Any]) -> dict[str, Any]:
+    """Prints who ran beside us, with what and who not; adds it to the row as "others".
+
+    Args:
+        row: with what `node_rounds` returned under "gossipy".
+    """
+    rate = row["gossipy"]
+    how = "as installed"
+    if is_torchvision_empty():
+        how = "torchvision emptied: gossipy needs it at import, for CIFAR-10 alone"
+    if isinstance(rate, str):
+        how = rate
+    found = {"gossipy-dfl": how, "fluke-fl": WITHOUT_FLUKE}
+    rates = (rate, WITHOUT_FLUKE)
+    cells = [
+        (name, "" if isinstance(value, str) else f"{value:,.0f}", how)
+        for (name, how), value in zip(found.items(), rates, strict=True)
+    ]
+    print_table("Others on this workload", ("package", "node-rounds a CPU-second", "how"), cells)
+    return {**row, "others": found}
+
+
+def is_torchvision_empty() -> bool:
+    """Says whether `torchvision` is the empty stand-in."""
+    module = sys.modules.get("torchvision")
+    return module is not None and getattr(module, "__file__", None) is None
 
 
 def _stand_in_for_torchvision() -> None:

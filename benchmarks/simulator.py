@@ -34,7 +34,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from common import RESULTS, machine, print_table, write_results
-from gossipy_rounds import node_rounds
+from gossipy_rounds import node_rounds, others
 from torch import Tensor, nn
 
 import sim
@@ -339,7 +339,7 @@ def main() -> None:
     rows: dict[str, Callable[[], Any]] = {
         "trace": trace_row,
         "steps": lambda: steps_rows((16, 64) if quick else (16, 64, 256, 1000)),
-        "rounds": lambda: rounds_row(100, 4.0 if quick else 15.0),
+        "rounds": lambda: others(rounds_row(100, 4.0 if quick else 15.0)),
         "protocol": lambda: protocol_row(64 if quick else 256, 6.0 if quick else 12.0),
         "thousand": lambda: thousand_row(100, 100) if quick else thousand_row(1000, 1000),
     }

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from gossiptrain.reports import compare, open_run
     from gossiptrain.runtime.micro_batches import MicroBatches
     from gossiptrain.runtime.resources import Resources, device, resources
-    from gossiptrain.sampler import PeerSampler, ShardedStream
+    from gossiptrain.sampler import PeerSampler
+    from gossiptrain.streams import ShardedStream, StreamLoader
     from gossiptrain.transport import TransportConfig
 
 _HOMES = {
@@ -43,7 +44,8 @@ _HOMES = {
     "Peer": "peer",
     "PeerConfig": "peer_config",
     "PeerSampler": "sampler",
-    "ShardedStream": "sampler",
+    "ShardedStream": "streams",
+    "StreamLoader": "streams",
     "ad_psgd": "mixing",
     "d_psgd": "mixing",
     "ExchangeConfig": "protocol.config",
@@ -85,6 +87,7 @@ __all__ = [
     "RunMismatchError",
     "SeedUnreachableError",
     "ShardedStream",
+    "StreamLoader",
     "TransportConfig",
     "VersionMismatchError",
     "ad_psgd",

@@ -388,7 +388,7 @@ class Peer:
             "Finished",
             step=self.step_count,
             seconds=round(time.monotonic() - self._began_s, 3),
-            **driver.traffic(),
+            **driver.totals(),
             **self._blocks.spent(),
             ok=ok,
             counters=driver.counters,

@@ -1,4 +1,4 @@
-"""`PeerSampler`: which samples this peer trains on. `ShardedStream`: the same for data that come as streams.
+"""`PeerSampler`: which samples this peer trains on.
 
     loader = DataLoader(dataset, batch_size=32, sampler=gt.PeerSampler(dataset, peer))
 
@@ -8,12 +8,12 @@ All peers' samplers share each epoch by speed, through the data ledger (`gossipt
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from torch.utils.data import IterableDataset, Sampler, get_worker_info
+from torch.utils.data import Sampler
 
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.fixed_parts import FixedPart
@@ -82,7 +82,7 @@ class PeerSampler(Sampler[int]):
         self._order_of: dict[int, np.ndarray] = {}
         self._has_warned = False
         self._passes = 0
-        plan = make_plan(self._samples, _order(seed, shuffle), chunk_size)
+        plan = make_plan(self._samples, order_of(seed, shuffle), chunk_size)
         self._own: np.ndarray | None = None
         self._sharing: Sharing | None = None
         fixed = FixedPart(partition, alpha, shards, column, labels, part)
@@ -131,8 +131,8 @@ class PeerSampler(Sampler[int]):
     def _shared_pass(self, sharing: Sharing) -> Iterator[int]:
         account = sharing.consumption
         for piece in sharing.pieces():
-            for sample in self._samples_of(piece, sharing.plan):
-                account.issued += 1
+            before = account.issued
+            for account.issued, sample in enumerate(self._samples_of(piece, sharing.plan), before + 1):
                 yield sample
 
     def _samples_of(self, piece: Piece, plan: DataPlan) -> list[int]:
@@ -168,73 +168,6 @@ class PeerSampler(Sampler[int]):
         yield from self._order(epoch, 0, self._samples).tolist()
 
 
-class ShardedStream(IterableDataset):
-    """Data that come as streams, shared by shard: every shard is read to its end at least once in an epoch.
-
-    A shard (a file, a range of a log) is what a chunk is to `PeerSampler`: whole shards go to peers by speed, and one that
-    a dead peer had not finished is read again from its beginning by another. It counts as trained when a block of local
-    steps that holds its last sample has ended. The order of the shards follows from seed and epoch.
-
-    It works in the process of the training loop (`num_workers=0`): the numbers of shards come from the peer, which worker
-    processes cannot reach. For workers let a data set's items be shards: `DataLoader(shards, batch_size=None,
-    sampler=gt.PeerSampler(shards, peer, chunk_size=1), num_workers=2)`, where `shards[i]` reads shard i.
-    """
-
-    def __init__(
-        self,
-        open_shard: Callable[[int], Iterable[Any]],
-        shards: int,
-        peer: Peer,
-        *,
-        seed: int = 0,
-        shuffle: bool = True,
-    ) -> None:
-        """
-        Args:
-            open_shard: returns the samples of the shard of a number in [0, shards), in order; equal on all peers.
-            shards: how many there are, 1 to 8,192.
-            peer: whose samples these are.
-            seed: fixes the order of the shards; equal on all peers. shuffle: whether they are in random order.
-
-        Raises:
-            ConfigurationError: an argument cannot work, or the peer shares data already.
-        """
-        if isinstance(shards, bool) or not isinstance(shards, int) or shards < 1:
-            raise ConfigurationError(f"shards={shards!r}: must be a whole number of at least 1")
-        self._open, self._shards, self._seed, self._shuffle = open_shard, shards, seed, shuffle
-        self._sharing: Sharing | None = Sharing(make_plan(shards, _order(seed, shuffle), 1), peer.name)
-        peer.share_data(self._sharing)
-
-    def __iter__(self) -> Iterator[Any]:
-        """One pass: this peer's shards of an epoch.
-
-        Raises:
-            ConfigurationError: it runs in a worker process, the peer is not inside `with peer:`, or others' shards differ.
-        """
-        if get_worker_info() is not None or self._sharing is None:
-            raise ConfigurationError(
-                "num_workers: ShardedStream works with 0 only; for worker processes let shards be the items of a data set "
-                "and use PeerSampler(shards, peer, chunk_size=1)"
-            )
-        if not self._sharing.is_running:
-            raise ConfigurationError(
-                "ShardedStream is used outside `with peer:`; nobody says which shards are this peer's"
-            )
-        return self._pass(self._sharing)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sharing": None}
-
-    def _pass(self, sharing: Sharing) -> Iterator[Any]:
-        for piece in sharing.pieces():
-            (epoch, place), begin = piece
-            shard = int(shuffled([place], self._shards, self._seed, epoch)[0]) if self._shuffle else place
-            for number, sample in enumerate(self._open(shard)):
-                if number >= begin:
-                    sharing.consumption.issued += 1
-                    yield sample
-
-
 def _length(dataset: Any) -> int:
     try:
         return len(dataset)
@@ -244,6 +177,7 @@ def _length(dataset: Any) -> int:
         ) from None
 
 
-def _order(seed: int, shuffle: bool) -> int:
+def order_of(seed: int, shuffle: bool) -> int:
+    """Names the order of samples that follows from a seed, for `DataPlan`."""
     text = f"{seed}" if shuffle else "in the order of the data set"
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")

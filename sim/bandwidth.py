@@ -1,9 +1,10 @@
 """Snapshots on their way: flows that share their sender's uplink and their receiver's downlink equally.
 
 Processor sharing: a flow from i to j runs at min(up_i / flows on that uplink, down_j / flows on that downlink), and is
-re-timed whenever one of these counts changes. What a flow cannot use because its other end is slower is not handed
-on (max-min fairness would): TCP takes about as long to find it as a snapshot lasts. A flow that cannot run (its link is
-cut, an end is stalled) keeps its place but takes no share.
+re-timed whenever one of these counts changes. Where a host has a bandwidth budget, up_i is no more than that: the token
+bucket of `transport.throttle`, whose burst is a twentieth of a second's worth, as the fluid that it is on average. What a
+flow cannot use because its other end is slower is not handed on (max-min fairness would): TCP takes about as long to find
+it as a snapshot lasts. A flow that cannot run (its link is cut, an end is stalled) keeps its place but takes no share.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Bandwidth:
         """
         self._clock = clock
         self._up_bps = [1e6 * value for value in up_mbps]
+        self._budget_bps = [float("inf")] * len(up_mbps)
         self._down_bps = [1e6 * value for value in down_mbps]
         self._may_run, self._cap_bps, self._arrived = may_run, cap_bps, arrived
         self._leaving: list[dict[Flow, None]] = [{} for _ in up_mbps]
@@ -84,6 +86,11 @@ class Bandwidth:
         """Changes a host's bandwidths."""
         self._up_bps[host], self._down_bps[host] = 1e6 * up_mbps, 1e6 * down_mbps
         self._share([host], [host])
+
+    def set_budget(self, host: int, mbps: float) -> None:
+        """Bounds what all flows from a host take together; 0 for no bound."""
+        self._budget_bps[host] = 1e6 * mbps or float("inf")
+        self._share([host], [])
 
     def link_mbps(self, host: int) -> tuple[float, float]:
         """A host's (uplink, downlink) in megabit a second."""
@@ -149,7 +156,7 @@ class Bandwidth:
     def _re_time(self, flow: Flow) -> None:
         source, target = flow.source, flow.target
         rate = min(
-            self._up_bps[source] / self._leaving_count[source],
+            min(self._up_bps[source], self._budget_bps[source]) / self._leaving_count[source],
             self._down_bps[target] / self._coming_count[target],
             self._cap_bps(source, target),
         )

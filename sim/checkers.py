@@ -91,14 +91,19 @@ class Limits:
                 raise ConfigurationError(f"limits: {item.name}={value!r}: must be positive")
 
     def derived(
-        self, membership: MembershipConfig, network: NetworkOptions, peers: int, state_bytes: int = 0
+        self,
+        membership: MembershipConfig,
+        network: NetworkOptions,
+        peers: int,
+        state_bytes: int = 0,
+        budget_mbps: float = float("inf"),
     ) -> Limits:
-        """Returns these limits with those that are None filled in."""
+        """Returns these limits with those that are None filled in; `budget_mbps` is the least of the peers' budgets."""
         period_s = membership.probe_period_s
         detect_s = membership.suspicion_max_s(peers) + (PROBES_TO_NOTICE + membership.local_health_max) * period_s
         pauses_s = OUTAGE_PAUSES_S + network.reconnect_s_max
         heal_s = pauses_s + 2 * membership.sync_settle_s + 5 * period_s
-        state_s = state_bytes / 125e3 / network.slowest_mbps(peers)
+        state_s = state_bytes / 125e3 / min(budget_mbps, network.slowest_mbps(peers))
         join_s = JOIN_S + STATES_SERVED * state_s * log2(peers + 1)
         return replace(
             self, detect_s=self.detect_s or detect_s, heal_s=self.heal_s or heal_s, join_s=self.join_s or join_s

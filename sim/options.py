@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import topologies
+from gossiptrain.budgets import check_mbps
 from gossiptrain.errors import ConfigurationError
+from gossiptrain.protocol.budget import SendLimits
 from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig
 from gossiptrain.protocol.pacing import PacingConfig
 from sim.checkers import Limits
 from sim.environment import Environment
 from sim.faults import FaultSchedule
 from sim.network_options import NetworkOptions
+from sim.sampling import SharedData
 from sim.workload import Workload
 
 KINDS = {"ad_psgd": "pair", "d_psgd": "round"}
@@ -44,6 +47,29 @@ class Options:
     environment: Environment | None = None
     until_s: float | None = None
     written_faults: FaultSchedule = field(default_factory=FaultSchedule)
+    max_mbps: float | Sequence[float] = 0.0
+    data: SharedData | None = None
+
+    def budgets_mbps(self, hosts: int) -> list[float]:
+        """Returns the bandwidth budget of every host, joiners and guests among them; 0 for none.
+
+        Raises:
+            ConfigurationError: there are too few, or one cannot be kept: see `SendLimits.check`.
+        """
+        given = self.max_mbps
+        if isinstance(given, (int, float)) and not isinstance(given, bool):
+            values = [float(given)] * hosts
+        elif isinstance(given, Sequence) and not isinstance(given, str) and len(given) >= hosts:
+            values = [float(value) for value in given]
+        else:
+            raise ConfigurationError(f"max_mbps={given!r}: must be one number of megabit a second or {hosts} of them")
+        for value in set(values):
+            check_mbps("max_mbps", value)
+            timing = self.exchange
+            SendLimits(value).check(
+                self.workload.snapshot_bytes, timing.transfer_timeout_s, timing.round_timeout_s, KINDS[self.mixer]
+            )
+        return values
 
 
 def topology_of(topology: Any) -> Any:

@@ -67,6 +67,7 @@ def _process(peer: PeerReport, number: int) -> ProcessRecord:
         traffic=peer.traffic,
         counters=peer.counters,
         spent_s=_spent(peer),
+        samples=peer.samples,
     )
 
 

@@ -58,6 +58,7 @@ class PeerReport:
         notices: (virtual seconds, notice). counters: the protocol's. traffic: messages sent by kind, and bytes.
         frames_refused: control frames that were no message.
         living, neighbours: its last view.
+        samples: samples of the shared data that it trained; None where none are shared.
     """
 
     name: str
@@ -74,6 +75,7 @@ class PeerReport:
     frames_refused: int
     living: tuple[str, ...]
     neighbours: tuple[str, ...]
+    samples: int | None = None
 
     def told(self, kind: type[Kind], since_s: float = 0.0) -> list[tuple[float, Kind]]:
         """The notices of one kind with their times, since a time."""
@@ -211,6 +213,7 @@ def _peer_report(peer: SimulatedPeer) -> PeerReport:
         frames_refused=peer.frames_refused,
         living=peer.protocol.living(),
         neighbours=peer.protocol.neighbours(),
+        samples=peer.training.sampling.trained if peer.world.data is not None else None,
     )
 
 

@@ -56,6 +56,11 @@ class SharedData:
         self.starved = 0
         self._counts: dict[int, np.ndarray] = {}
 
+    def to_dict(self) -> dict[str, int]:
+        """Its arguments, as a scenario file holds them."""
+        plan = self.plan
+        return {"samples": plan.samples, "batch": self.batch, "chunk_samples": plan.chunk_samples, "ahead": self.ahead}
+
     def prepare(self) -> None:
         """Forgets what was before."""
         self.starved = 0

@@ -31,6 +31,7 @@ from sim.environment import Environment, network_from_dict, steps_from_dict, ste
 from sim.faults import FaultSchedule
 from sim.options import Options
 from sim.quadratic import QuadraticWorkload
+from sim.sampling import SharedData
 from sim.simulation import Simulation
 from sim.tables import build, call, check_known, differing, lines, nearest
 from sim.workload import TimedWorkload, Workload
@@ -51,6 +52,7 @@ PLAIN = (
     "start_within_s",
     "checks_wire",
     "observe_every_s",
+    "max_mbps",
 )
 SECTIONS: dict[str, type] = {
     "membership": MembershipConfig,
@@ -59,6 +61,7 @@ SECTIONS: dict[str, type] = {
 }
 RANDOM = ("seed", "per_minute", "outage_s_max", "stall_s_max", "calm_s", "shares")
 WORKLOADS = ("timed", "quadratic", "torch")
+DATA = ("samples", "batch", "chunk_samples", "ahead")
 UNTIL_S = 60.0
 
 
@@ -107,7 +110,7 @@ def loads(text: str, folder: Path | None = None) -> Scenario:
 
 def from_dict(values: Mapping[str, Any], folder: Path | None = None) -> Scenario:
     """Reads a scenario from what a TOML file holds; see `load`."""
-    known = (*PLAIN, *SECTIONS, "network", "environment", "workload", "faults", "random_faults", "until_s")
+    known = (*PLAIN, *SECTIONS, "network", "environment", "workload", "faults", "random_faults", "data", "until_s")
     check_known(values, known, "the scenario")
     arguments: dict[str, Any] = {key: values[key] for key in PLAIN if key in values}
     for name, section in SECTIONS.items():
@@ -115,6 +118,9 @@ def from_dict(values: Mapping[str, Any], folder: Path | None = None) -> Scenario
             arguments[name] = build(section, values[name], name)
     if "network" in values:
         arguments["network"] = network_from_dict(values["network"], "network")
+    if "data" in values:
+        check_known(values["data"], DATA, "data")
+        arguments["data"] = call(SharedData, values["data"], "data")
     if "workload" in values:
         arguments["workload"] = dict(values["workload"])
     until_s = _seconds(values)
@@ -171,59 +177,82 @@ def _workload(values: Mapping[str, Any], peers: int, seed: int, folder: Path | N
     if kind == "timed":
         check_known(rest, ("snapshot_bytes",), "workload")
         return call(TimedWorkload, {**rest, "step_times": step_times}, "workload")
+    if kind not in WORKLOADS:
+        raise ConfigurationError(f"workload: kind={kind!r} is not known{nearest(str(kind), WORKLOADS)}")
+    made: Workload
     if kind == "quadratic":
         known = ("size", "seed", "spread", "learning_rate", "noise", "start", "snapshot_bytes")
         check_known(rest, known, "workload")
         whole = {"peers": peers, "seed": seed, **rest, "step_times": step_times}
-        return call(QuadraticWorkload.random, whole, "workload")
-    if kind == "torch":
+        made = call(QuadraticWorkload.random, whole, "workload")
+    else:
         from sim.learning.from_table import workload_from  # torch is needed here only
 
-        return workload_from(rest, step_times, folder)
-    raise ConfigurationError(f"workload: kind={kind!r} is not known{nearest(str(kind), WORKLOADS)}")
+        made = workload_from(rest, step_times, folder)
+    made.table = dict(values)
+    return made
 
 
 # Writing
 
 
-def dumps(options: Options, until_s: float) -> str | None:
-    """Writes a scenario that repeats a run; None where a file cannot hold it (a graph, a function, another workload).
+def dumps(options: Options, until_s: float) -> str:
+    """Writes a scenario that repeats a run.
 
-    Who comes and goes by the environment's churn is written as faults where the file's run is of another length.
+    Who comes and goes by the environment's churn is written as faults where the file's run is of another length. Functions
+    of one's own, "module:function", are written by name: their modules belong beside the file.
+
+    Raises:
+        ConfigurationError: no file can hold it: the topology is a graph or a function, or the workload, the step times or
+            the churn were made by a program in a way that no table names; the message says what to do.
     """
-    if not isinstance(options.topology, str) or type(options.workload) is not TimedWorkload:
-        return None
+    if not isinstance(options.topology, str):
+        raise ConfigurationError(
+            f"topology={type(options.topology).__name__}: a file holds the name of a family or schedule only; choose one "
+            "by its name, or keep the program that made this one"
+        )
     environment, faults = options.environment, options.faults
     values: dict[str, Any] = {"until_s": float(until_s), **{key: getattr(options, key) for key in PLAIN}}
-    try:
-        if environment is not None:
-            draws_again = until_s == options.until_s
-            values["environment"] = (environment if draws_again else replace(environment, churn=None)).to_dict()
-            faults = options.written_faults if draws_again else faults
-        elif network := differing(options.network):
-            values["network"] = network
-        for name in SECTIONS:
-            if changed := differing(getattr(options, name)):
-                values[name] = changed
-        workload: dict[str, Any] = {"snapshot_bytes": options.workload.snapshot_bytes}
-        if environment is None or environment.compute is None:
-            workload["steps"] = steps_to_dict(options.workload.step_times)
-        values["workload"] = workload
-    except ConfigurationError:  # step times or churn of a class that no file knows
-        return None
+    if environment is not None:
+        draws_again = until_s == options.until_s
+        values["environment"] = (environment if draws_again else replace(environment, churn=None)).to_dict()
+        faults = options.written_faults if draws_again else faults
+    elif network := differing(options.network):
+        values["network"] = network
+    for name in SECTIONS:
+        if changed := differing(getattr(options, name)):
+            values[name] = changed
+    if options.data is not None:
+        values["data"] = options.data.to_dict()
+    values["workload"] = _table_of(options.workload)
+    if environment is None or environment.compute is None:
+        values["workload"]["steps"] = steps_to_dict(options.workload.step_times)
     written = lines(values)
     for row in faults.to_rows():
         written += ["", "[[faults]]", *lines(row)]
     return "\n".join(written) + "\n"
 
 
+def _table_of(workload: Workload) -> dict[str, Any]:
+    """What stands under [workload], without its step times."""
+    if workload.table is not None:
+        return {key: value for key, value in workload.table.items() if key != "steps"}
+    if type(workload) is TimedWorkload:
+        return {"snapshot_bytes": workload.snapshot_bytes}
+    raise ConfigurationError(
+        f"workload={type(workload).__name__}: a file cannot hold what a program made; write its parts under [workload] by "
+        'name (kind = "torch", model = "my_models:make", data = ...) and read that with `sim.load`, or keep the program'
+    )
+
+
 def replay_text(options: Options, command: str, now: float) -> str:
     """Tells how to run a simulation again: by the command that made it, or by a file."""
     if command:
         return f"seed {options.seed}; replay: {command}"
-    text = dumps(options, now + 1.0)
-    if text is None:
-        return f"seed {options.seed}; replay: run the same program again. Its options: {options}"
+    try:
+        text = dumps(options, now + 1.0)
+    except ConfigurationError as error:
+        return f"seed {options.seed}; replay: run the same program again ({error}). Its options: {options}"
     return (
         f"seed {options.seed}; replay: save what follows as failing.toml and run `python -m sim failing.toml`\n{text}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 import topologies
 from gossiptrain.errors import ConfigurationError
+from gossiptrain.protocol.budget import SendLimits
 from gossiptrain.protocol.config import ExchangeConfig, MembershipConfig, ProtocolConfig
 from gossiptrain.protocol.messages import Hello, MemberEntry, Message
 from gossiptrain.protocol.pacing import PacingConfig
@@ -67,6 +69,7 @@ class Simulation:
         environment: Environment | None = None,
         until_s: float | None = None,
         data: SharedData | None = None,
+        max_mbps: float | Sequence[float] = 0.0,
     ) -> None:
         """
         Args:
@@ -94,6 +97,8 @@ class Simulation:
                 workload's) and who comes and goes (besides `faults`, and sparing the peers that these name).
             until_s: until when the environment's churn acts; needed where it has one.
             data: an epoch of data that the peers share by the data ledger; default none.
+            max_mbps: the bandwidth budget of each peer, as `attach` takes it: what its snapshots and states take together
+                on their way out, control messages apart; one number, or one a host (joiners among them); 0 for none.
 
         Raises:
             ConfigurationError: an argument is out of range; the message names it and what is accepted.
@@ -121,6 +126,8 @@ class Simulation:
             environment=environment,
             until_s=until_s,
             written_faults=written,
+            max_mbps=max_mbps,
+            data=data,
         )
         check(self.options)
         if environment is not None:
@@ -133,6 +140,7 @@ class Simulation:
         self._replay = replay
         schedule = self.options.faults.check(peers)
         hosts = peers + schedule.joiners() + schedule.guests()
+        self._budgets_mbps = self.options.budgets_mbps(hosts)
         self.clock = Clock()
         self.trace = Trace()
         self.network = Network(self.clock, self.options.network, hosts, seed)
@@ -160,6 +168,7 @@ class Simulation:
         self.injector = Injector(self, self.options.faults, hosts)
         for host in range(hosts):
             self.network.assign(host, (_address(host, "control"), _address(host, "data")))
+            self.network.bandwidth.set_budget(host, self._budgets_mbps[host])
         for host in range(peers):
             self.clock.at(self.options.start_within_s * host / peers, self.start, host)
         self.clock.at(self.options.limits.every_s, self._look, None, OBSERVERS)
@@ -279,6 +288,7 @@ class Simulation:
             seed=options.seed,
             membership=options.membership,
             exchange=options.exchange,
+            limits=SendLimits(self._budgets_mbps[host]),
         )
 
     def replay_text(self) -> str:
@@ -289,7 +299,10 @@ class Simulation:
 
     def _make_checkers(self, hosts: int) -> Checkers:
         options = self.options
-        limits = options.limits.derived(options.membership, options.network, hosts, options.workload.snapshot_bytes)
+        least_mbps = min((value for value in self._budgets_mbps if value), default=float("inf"))
+        limits = options.limits.derived(
+            options.membership, options.network, hosts, options.workload.snapshot_bytes, least_mbps
+        )
         is_static = options.topology not in topologies.known_schedules()
         checkers = Checkers(limits, lambda: self.clock.now, self.replay_text, is_static)
         checkers.dead_since = self._ended_since

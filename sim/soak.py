@@ -16,10 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gossiptrain.errors import ConfigurationError
 from sim.checkers import InvariantBroken
 from sim.scenario import Scenario, dumps, from_dict
 from sim.streams import generator
@@ -115,7 +117,8 @@ def run_one(schedule: Schedule) -> Outcome:
     except Exception as fault:  # a fault of the simulator itself is a failure to be told, too
         error = f"{type(fault).__name__}: {fault}"
     if error:
-        text = dumps(simulation.options, scenario.until_s) or ""
+        with suppress(ConfigurationError):
+            text = dumps(simulation.options, scenario.until_s)
     cpu_s = round(time.process_time() - began_s, 3)
     saw = dict(sorted(simulation.checkers.saw.items()))
     return Outcome(schedule, simulation.size, error, text, simulation.clock.count, cpu_s, trace_hash, saw)

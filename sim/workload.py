@@ -18,10 +18,12 @@ class Workload(ABC):
     Attributes:
         snapshot_bytes: bytes of one snapshot on the wire.
         step_times: how long local steps last.
+        table: what stood under [workload] in the scenario file that it was read from; None where a program made it.
     """
 
     snapshot_bytes: int
     step_times: StepTimes
+    table: Mapping[str, Any] | None = None
 
     def parameters(self) -> tuple[str, ...]:
         """Describes the parameters; peers compare it when they greet each other."""

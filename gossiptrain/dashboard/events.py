@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gossiptrain.runtime.words import asked
+
 READ_BYTES_MAX = 1 << 20  # of one log per look, so that a long run that is watched anew does not stall the screen
 LOSSES_KEPT = 4096
 
@@ -130,7 +132,7 @@ class Storyteller:
     def tell(self, name: str, event: dict[str, Any]) -> str | None:
         """Returns a sentence, or None for what is no news."""
         kind = str(event["kind"])
-        of_itself = name if kind in ("Resumed", "CheckpointFailed") else ""
+        of_itself = name if kind in ("Resumed", "CheckpointFailed", "StateAwaited") else ""
         subject = str(event.get("peer", event.get("address", of_itself)))
         sentence = self._sentence(name, kind, subject, event)
         if sentence is None or (kind, subject) in self._told:
@@ -156,6 +158,9 @@ class Storyteller:
             return f"{subject} left{why}"
         if kind == "SeedSilent":
             return f"{name} has waited {event.get('waited_s', 0):.0f} s for an answer from {subject}"
+        if kind == "StateAwaited":
+            waits = f"{name} has waited {event.get('waited_s', 0):.0f} s for a state to begin from"
+            return f"{waits}: {asked(event.get('answers', ()))}"
         if kind == "PeerRefused":
             return f"{name} refused {subject}: {event.get('text') or event.get('reason')}"
         if kind == "Resumed":

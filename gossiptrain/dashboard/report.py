@@ -16,7 +16,7 @@ from gossiptrain.dashboard.watch import relative
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.protocol.notices import Exchanged
 from gossiptrain.reports import ProcessRecord, RunRecord, open_run
-from gossiptrain.reports.pace import pace_of
+from gossiptrain.reports.pace import data_shares, pace_of
 
 ROWS_MAX = 40
 _STYLES = {"": "green", "finished": "green", "left": "dim", "stopped": "yellow", "failed": "red", "crashed": "red"}
@@ -74,16 +74,19 @@ def _table(record: RunRecord, console: Console) -> Table:
 
 
 def _paces(record: RunRecord) -> Table:
-    """How fast each trained, its part of all steps, and where its time went."""
+    """How fast each trained, its part of the data (of all steps where none are shared), and where its time went."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("pace", no_wrap=True)
-    for heading in ("steps/s", "steps a block", "of all steps", "compute", "mix", "wait"):
+    shares_data = any(process.samples is not None for process in record.processes)
+    of_what = "of all data" if shares_data else "of all steps"
+    for heading in ("steps/s", "steps a block", of_what, "compute", "mix", "wait"):
         table.add_column(heading, justify="right", no_wrap=True)
     total = sum(process.steps for process in record.processes)
-    for process in record.processes[:ROWS_MAX]:
+    parts = data_shares(record) if shares_data else [process.steps / max(1, total) for process in record.processes]
+    for process, part in list(zip(record.processes, parts, strict=True))[:ROWS_MAX]:
         pace = pace_of(process)
-        shares = (pace[f"{part}_share"] for part in ("compute", "mix", "wait"))
-        cells = [f"{share:.0%}" if isfinite(share) else "" for share in (process.steps / max(1, total), *shares)]
+        shares = (part, *(pace[f"{name}_share"] for name in ("compute", "mix", "wait")))
+        cells = [f"{share:.0%}" if isfinite(share) else "" for share in shares]
         speed = f"{pace['steps_per_s']:.1f}" if isfinite(pace["steps_per_s"]) else ""
         table.add_row(process.name, speed, f"{pace['block_steps']:.0f}", *cells)
     return table

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gossiptrain.dashboard.table import speaks_unicode
-from gossiptrain.protocol.notices import MemberStatus, Status
+from gossiptrain.protocol.notices import MemberStatus, PaceStatus, Status
 
 _STYLES = {"alive": "green", "busy": "cyan", "suspect": "yellow", "dead": "red", "left": "dim"}
 _TRAFFIC = ("bytes_sent", "bytes_received", "snapshot_bytes_sent", "snapshot_bytes_received")
@@ -75,18 +75,32 @@ def together(status: Status, others: Sequence[Status]) -> Status:
 
 
 def _paces(status: Status) -> Table | None:
-    """How fast each peer trains, its share of the data, and where its time goes; None where nobody has told."""
-    told = {status.name: status.pace, **{member.name: member.pace for member in status.members}}
-    paces = {name: pace for name, pace in sorted(told.items()) if pace is not None}
-    if not paces:
+    """How fast each peer trains, its share of the data or of all steps, and where its time goes; None where none told."""
+    told = {peer.name: (peer.pace, peer.data) for peer in (status, *status.members)}
+    known = {name: both for name, both in sorted(told.items()) if both != (None, None)}
+    if not known:
         return None
+    epoch = next((data.epoch for _, data in known.values() if data is not None), None)
+    of_what = ("of all steps",) if epoch is None else (f"of epoch {epoch}", "trained")
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("pace", no_wrap=True)
-    for heading in ("steps/s", "steps a block", "of all data", "compute", "mix", "wait"):
+    for heading in ("steps/s", "steps a block", *of_what, "compute", "mix", "wait"):
         table.add_column(heading, justify="right", no_wrap=True)
-    kind = "samples" if all(pace.samples_per_s for pace in paces.values()) else "steps"
-    speeds = {name: pace.samples_per_s if kind == "samples" else 1 / pace.step_s for name, pace in paces.items()}
-    for name, pace in paces.items():
-        shares = (speeds[name] / sum(speeds.values()), pace.compute_share, pace.mix_share, pace.wait_share)
-        table.add_row(name, f"{1 / pace.step_s:.1f}", str(pace.steps), *(f"{share:.0%}" for share in shares))
+    all_speeds = sum(1 / pace.step_s for pace, _ in known.values() if pace is not None)
+    for name, (pace, data) in known.items():
+        if epoch is None:
+            assert pace is not None
+            part = [f"{1 / pace.step_s / all_speeds:.0%}"]
+        else:
+            part = ["", ""] if data is None else [f"{data.share:.0%}", f"{data.trained:,}"]
+        table.add_row(name, *_speed(pace), *part, *_times(pace))
     return table
+
+
+def _speed(pace: PaceStatus | None) -> list[str]:
+    return ["", ""] if pace is None else [f"{1 / pace.step_s:.1f}", str(pace.steps)]
+
+
+def _times(pace: PaceStatus | None) -> list[str]:
+    shares = () if pace is None else (pace.compute_share, pace.mix_share, pace.wait_share)
+    return [f"{share:.0%}" for share in shares]

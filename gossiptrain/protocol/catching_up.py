@@ -44,6 +44,7 @@ from gossiptrain.protocol.messages import (
 )
 from gossiptrain.protocol.notices import ExchangeFailed, Joined, SnapshotRefused, StateFetched
 from gossiptrain.protocol.open_exchange import NEVER_S, PULL_NUMBERS
+from gossiptrain.protocol.state_wait import StateWait
 
 RETRY_S = 0.1
 RETRY_S_MAX = 1.0
@@ -89,7 +90,7 @@ class CatchingUp:
         self._count = count
         self._donor = Donor(config, line or Line(config.limits))
         self._own: _Pull | None = None
-        self._fetch = Fetch()
+        self._fetch, self._wait = Fetch(), StateWait()
         self._adopting: Member | None = None
         self._adopted_at = 0
         self._corrections = 0
@@ -133,6 +134,10 @@ class CatchingUp:
         if self.done or not others or now < self._seek_at_s:
             return []
         self._seek_at_s = now + self._retry_s
+        is_coming = self._adopting is not None or (self._own is not None and self._own.ready is not None)
+        return self._wait.goes_on(is_coming, now) + self._seek(others, is_first, now)
+
+    def _seek(self, others: list[Member], is_first: bool, now: float) -> list[Effect]:
         alive = [member for member in others if member.state == "alive"]
         ready = [member for member in alive if member.caught_up]
         if self._settle_at_s is None or any(m.caught_up and m.is_living for m in others):
@@ -161,6 +166,7 @@ class CatchingUp:
             return [Send(sender.control_address, Abort(accept.exchange, "not open here"))]
         if not own.accepted:
             self._retry_s = RETRY_S
+            self._wait.answered(sender.name, "promised")
             own.accepted, own.deadline_s = True, now + FREEZE_PATIENCE * self._timing.transfer_timeout_s
             own.asks_again_s = now + ASKS_AGAIN_S
         return []
@@ -170,6 +176,7 @@ class CatchingUp:
         own = self._own
         if own is None or (own.accepted and own.ready is not None) or not own.is_with(sender, reject.exchange):
             return []
+        self._wait.answered(sender.name, reject.reason)
         if reject.reason == "busy":
             self._retry_s = min(self._retry_s * (1.25 + 0.5 * self._chance.uniform()), RETRY_S_MAX)
         return self._close(own)
@@ -353,6 +360,7 @@ class CatchingUp:
         return [Notify(SnapshotRefused(name, reason))]
 
     def _fail(self, own: _Pull, reason: str, tell: bool = True) -> list[Effect]:
+        self._wait.answered(own.source.name, reason)
         effects = self._close(own)
         if tell:
             effects.append(Send(own.source.control_address, Abort(own.exchange, reason)))

@@ -18,6 +18,7 @@ from gossiptrain.protocol.chunk_owners import Owners, lots
 from gossiptrain.protocol.data_plan import DataPlan, EpochsDone, bits_of, each_of
 from gossiptrain.protocol.member_table import MemberTable
 from gossiptrain.protocol.messages import ChunkHand, ChunkId
+from gossiptrain.protocol.notices import DataStatus
 
 # A hand of somebody not known as a member yet counts so long: news of the member are on their way.
 STRANGER_S = 10.0
@@ -40,6 +41,7 @@ class ChunkShares:
     Attributes:
         hands: the last word of each process, this one's among them.
         mine: the chunks that this peer works on now or next.
+        looks: how often it was worked out anew who holds what.
         moved: chunks that changed hands in each open epoch because peers went, came or changed speed.
     """
 
@@ -48,6 +50,7 @@ class ChunkShares:
         self._plan, self._done, self._table = plan, done, table
         self.hands: dict[Process, ChunkHand] = {self._me: me}
         self.mine: dict[ChunkId, None] = {}
+        self.looks = 0
         self.moved: dict[int, int] = {}
         self._heard_s: dict[Process, float] = {}
         self._gifts: dict[ChunkId, _Gift] = {}
@@ -103,6 +106,7 @@ class ChunkShares:
         if not self._is_stale and self._table_seen == self._table.version and now < self._look_s:
             return False
         self._is_stale, self._table_seen, self._look_s = False, self._table.version, float("inf")
+        self.looks += 1
         held_before = self._held
         self._find_held(now)
         self._gifts = {chunk: gift for chunk, gift in self._gifts.items() if self._is_on_its_way(chunk, gift, now)}
@@ -186,6 +190,24 @@ class ChunkShares:
         """Samples of an epoch's finished chunks, as all processes count them together."""
         return sum(count for hand in self.hands.values() for counted, count in hand.trained if counted == epoch)
 
+    def parts(self, epoch: int) -> dict[str, DataStatus]:
+        """Returns whose an epoch is, by name: of all who have trained of it or have chunks left."""
+        missing, free = self._done.missing(epoch), self._free(epoch)
+        left = {name: bits & free for name, bits in self._owned_in(epoch).items()}
+        held = {**self._held.get(epoch, {}), self._me[0]: bits_of(c for of, c in self.mine if of == epoch)}
+        given = ((gift.receiver[0], 1 << c.chunk) for c, gift in self._gifts.items() if c.epoch == epoch)
+        for name, bits in (*held.items(), *given):
+            left[name] = left.get(name, 0) | bits & missing
+        trained: dict[str, int] = {}
+        for (name, _), hand in self.hands.items():
+            trained[name] = trained.get(name, 0) + sum(count for of, count in hand.trained if of == epoch)
+        parts, plan = {}, self._plan
+        for name in sorted(left.keys() | {name for name, count in trained.items() if count}):
+            count, bits = trained.get(name, 0), left.get(name, 0)
+            share = round((count + plan.samples_in(bits)) / plan.samples, 4)
+            parts[name] = DataStatus(epoch, share, count, bits.bit_count())
+        return parts
+
     def precedes(self, chunk: ChunkId, other: str) -> bool:
         """Says whether this peer comes before another for a chunk that both hold."""
         score = [
@@ -222,7 +244,12 @@ class ChunkShares:
     def _free(self, epoch: int) -> int:
         """The unfinished chunks of an epoch that nobody holds."""
         free = self._done.missing(epoch) & ~self._in_hands.get(epoch, 0)
-        return free & ~bits_of(chunk for chunks in (self.mine, self._gifts) for of, chunk in chunks if of == epoch)
+        taken = 0
+        for chunks in (self.mine, self._gifts):
+            for of, chunk in chunks:
+                if of == epoch:
+                    taken |= 1 << chunk
+        return free & ~taken
 
     def speeds(self) -> dict[str, float]:
         """Samples a second of the living, as they told them; 0 where one has not measured its own yet."""

@@ -30,11 +30,12 @@ from gossiptrain.protocol.chunk_shares import ChunkShares
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.data_plan import DataPlan, EpochsDone, LedgerState
 from gossiptrain.protocol.effects import Effect, HandChunks, Notify, RefuseSharing, Send, WithdrawChunks
+from gossiptrain.protocol.epoch_ends import NEVER_S, EpochEnds
 from gossiptrain.protocol.events import ChunksTaken, ChunksTrained, SharingBegun
 from gossiptrain.protocol.ledger_gossip import LedgerGossip, Told, plan_of, state_of
 from gossiptrain.protocol.member_table import Member, MemberTable
 from gossiptrain.protocol.messages import ChunkId
-from gossiptrain.protocol.notices import EpochFinished, SharingDiffers
+from gossiptrain.protocol.notices import DataStatus, EpochFinished, SharingDiffers
 
 # Ahead of training: enough for so long, since a refill takes the network thread milliseconds, and a gift a round trip.
 AHEAD_S = 1.0
@@ -43,15 +44,11 @@ ASK_TIMEOUT_S = 1.0
 # A speed is told anew when it has changed by more than this: each time some chunks change hands.
 SPEED_CHANGE = 0.15
 SPEED_MAX = 1e12
-# How long after an epoch's last chunk the counts of all are together, and how long each tells its own.
-SETTLE_S = 2.0
-COUNTS_KEPT_S = 4 * SETTLE_S
 # A part without a plan knows nothing to tell.
 NOBODY = m.LedgerNews(0, 0, 0, 0, (), (), False)
 
 MESSAGES = (m.LedgerNews, m.ChunksWanted, m.ChunksGiven)
 EVENTS = (SharingBegun, ChunksTaken, ChunksTrained)
-NEVER_S = float("inf")
 
 
 class DataLedger:
@@ -73,18 +70,18 @@ class DataLedger:
         self.plan: DataPlan | None = None
         self._done: EpochsDone
         self._shares: ChunkShares
-        self._is_filling = False
+        self._is_filling, self._is_hand_told = False, True
         self._ahead: dict[ChunkId, None] = {}
         self._gifts: list[ChunkId] = []
         self._tally: dict[int, int] = {}
         self._given: dict[int, int] = {}
         self._asked: tuple[str, int, float] | None = None
         self._have_none: dict[int, set[str]] = {}
-        self._complete_s: dict[int, float] = {}
-        self._dropped_s: dict[int, float] = {}
+        self._ends = EpochEnds()
         self._told_differs: dict[str, None] = {}
         self._table_seen = -1
         self._has_left = False
+        self._merges, self._given_way = 0, (-1, -1)
 
     # The doors
 
@@ -97,7 +94,12 @@ class DataLedger:
                 self._take(chunks)
             case ChunksTrained(chunks, samples_per_s):
                 self._finish(chunks, samples_per_s, now)
-        return self._follow(now) if self.plan is not None else []
+        if self.plan is None:
+            return []
+        effects = self._follow(now)
+        if not self._is_hand_told:
+            self._tell_hand()
+        return effects
 
     def told(self, message: m.Message, sender: Member, now: float) -> list[Effect]:
         """Takes one of `MESSAGES` from a member."""
@@ -117,6 +119,10 @@ class DataLedger:
     def speeds(self) -> dict[str, float]:
         """Samples a second of the living who share the data, by name."""
         return self._shares.speeds() if self.plan is not None else {}
+
+    def parts(self) -> dict[str, DataStatus]:
+        """Whose the oldest epoch that is not complete is, by name: of all who trained of it, the dead among them."""
+        return self._shares.parts(self._done.floor) if self.plan is not None else {}
 
     def tick(self, now: float) -> list[Effect]:
         """Does what is due: fills the hand, spreads news, tells of finished epochs."""
@@ -149,7 +155,7 @@ class DataLedger:
         if self.plan is None:
             return NEVER_S
         asked_s = self._asked[2] if self._asked else NEVER_S
-        return min(self._gossip.next_deadline(), asked_s, min(self._complete_s.values(), default=NEVER_S))
+        return min(self._gossip.next_deadline(), asked_s, self._ends.next_deadline())
 
     def state(self) -> LedgerState:
         """What is trained, as far as this peer knows."""
@@ -192,6 +198,7 @@ class DataLedger:
             floor = self._done.floor
             changed = self._done.merge(state_of(news))
             if changed:
+                self._merges += 1
                 self._gossip.note_progress()
                 self._note_floor(floor, now)
             for hand in news.hands:
@@ -255,7 +262,7 @@ class DataLedger:
                 self._count("chunk_trained_twice")
         if self._done.add(chunks):
             self._gossip.note_progress()
-        self._tell_hand()
+        self._is_hand_told = False
         self._note_floor(floor, now)
 
     # The hand
@@ -277,6 +284,10 @@ class DataLedger:
 
     def _give_way(self) -> list[Effect]:
         """Withdraws what others have done, or hold with the better right, from what is not begun."""
+        known = (self._shares.looks, self._merges)
+        if known == self._given_way:  # nothing new was heard
+            return []
+        self._given_way = known
         lost = [c for c in self._ahead if self._done.has(c) or self._yields(c)]
         if not lost:
             return []
@@ -293,6 +304,8 @@ class DataLedger:
         """Fills the hand up, with what was given first."""
         effects: list[Effect] = []
         new, self._gifts = self._gifts, []
+        if new:
+            self._given_way = (-1, -1)
         room = self._wanted_ahead() - len(self._ahead)
         self._hold(new)
         while len(new) < room and (chunk := self._next(room - len(new), effects, now)) is not None:
@@ -347,6 +360,7 @@ class DataLedger:
         epoch = self._done.floor
         for chunk in self._shares.unfinished(epoch):
             self._count("chunk_taken_over")
+            self._given_way = (-1, -1)
             return ChunkId(epoch, chunk)
         return None
 
@@ -355,6 +369,7 @@ class DataLedger:
         begun = [chunk for chunk in self._shares.mine if chunk not in self._ahead]
         chunks = (*begun, *self._ahead)[: m.HAND_CHUNKS_MAX]
         trained = tuple(sorted(self._tally.items()))[-m.COUNTS_TOLD_MAX :]
+        self._is_hand_told = True
         self._me = msgspec.structs.replace(self._me, version=self._me.version + 1, chunks=chunks, trained=trained)
         self._shares.set_mine(self._me)
         self._gossip.note_hand((self._me.name, self._me.boot))
@@ -366,23 +381,19 @@ class DataLedger:
     # Epochs that are over
 
     def _note_floor(self, before: int, now: float) -> None:
-        for epoch in range(max(before, self._done.floor - m.COUNTS_TOLD_MAX), self._done.floor):
-            self._complete_s[epoch] = now + SETTLE_S
+        self._ends.complete(range(max(before, self._done.floor - m.COUNTS_TOLD_MAX), self._done.floor), now)
 
     def _tell_finished(self, now: float) -> list[Effect]:
         assert self.plan is not None
         effects: list[Effect] = []
-        for epoch in [e for e, at_s in self._dropped_s.items() if now >= at_s]:
-            del self._dropped_s[epoch]
+        for epoch in self._ends.take_old(now):
             self._tally.pop(epoch, None)
-        for epoch in sorted(e for e, at_s in self._complete_s.items() if now >= at_s):
-            del self._complete_s[epoch]
+        for epoch in self._ends.take_due(now):
             samples, trained = self.plan.samples, self._shares.trained(epoch)
             moved, given = self._shares.moved.pop(epoch, 0), self._given.pop(epoch, 0)
             own = self._tally.get(epoch, 0)
             effects.append(Notify(EpochFinished(epoch, samples, max(0, trained - samples), own, moved, given)))
             self._shares.forget_below(epoch, now)
-            self._dropped_s[epoch] = now + COUNTS_KEPT_S - SETTLE_S
         if effects:
             self._have_none = {e: names for e, names in self._have_none.items() if e >= self._done.floor}
         return effects

@@ -53,6 +53,15 @@ class DataPlan(NamedTuple):
         """
         return min(self.chunk_samples, self.samples - chunk * self.chunk_samples)
 
+    def samples_in(self, bits: int) -> int:
+        """Returns how many samples the chunks of these bits have together.
+
+        >>> DataPlan(10, 4, 0).samples_in(0b101)
+        6
+        """
+        last = self.chunks - 1
+        return bits.bit_count() * self.chunk_samples - (bits >> last & 1) * (self.chunk_samples - self.size(last))
+
     def describe(self) -> str:
         """Says in words what is shared."""
         return f"{self.samples:,} samples in chunks of {self.chunk_samples:,}, order {self.order:016x}"

@@ -92,7 +92,7 @@ class LedgerGossip:
     def push(self, told: Told, now: float) -> list[Effect]:
         """Tells a few others what is new, if that is due, and now and then one everything."""
         if not self._table.living_others():
-            self._compare_s = now + COMPARE_EVERY_S
+            self._compare_s, self._push_s = now + COMPARE_EVERY_S, now + self._period_s
             self._progress_left, self._hands_left = 0, {}
             return []
         effects: list[Effect] = []

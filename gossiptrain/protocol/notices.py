@@ -111,6 +111,17 @@ class StateFetched(_Notice, frozen=True):
     seconds: float
 
 
+class StateAwaited(_Notice, frozen=True):
+    """This peer has waited for `waited_s` seconds for a state to begin from, and none is on its way.
+
+    `answers` are the newest of the members that it asked: (name, what came of it), such as "busy" where one has no room for
+    another newcomer or its line is full, "unready" where it has none itself, "promised" where it makes its copy.
+    """
+
+    waited_s: float
+    answers: tuple[tuple[str, str], ...]
+
+
 class Paced(_Notice, frozen=True):
     """This peer's blocks of local steps last otherwise from now on.
 
@@ -176,6 +187,19 @@ class PaceStatus(msgspec.Struct, frozen=True):
     samples_per_s: float = 0.0
 
 
+class DataStatus(msgspec.Struct, frozen=True):
+    """A peer's part in the shared data: of the oldest epoch that is not complete.
+
+    `share` of its samples, in [0, 1], are those that the peer has trained (`trained` samples) and those of the `left`
+    chunks that are its to train, held or owned; as the data ledger of whoever tells this knows.
+    """
+
+    epoch: int
+    share: float
+    trained: int
+    left: int
+
+
 class MemberStatus(msgspec.Struct, frozen=True):
     """One line of a peer's view, for `gossiptrain status`."""
 
@@ -187,6 +211,7 @@ class MemberStatus(msgspec.Struct, frozen=True):
     neighbour: bool
     incarnation: int = 0
     pace: PaceStatus | None = None
+    data: DataStatus | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -194,6 +219,7 @@ class Status(msgspec.Struct, frozen=True):
 
     `state` of a member is "alive", "busy" (a pause it announced), "suspect", "dead" or "left". `local_health` counts
     from 0 how much this peer doubts itself (Lifeguard). `pace` is this peer's own; that of a member is what it told.
+    `data` is None where no data are shared, or nothing is known of a peer's part.
     """
 
     name: str
@@ -208,6 +234,7 @@ class Status(msgspec.Struct, frozen=True):
     incarnation: int = 0
     local_health: int = 0
     pace: PaceStatus | None = None
+    data: DataStatus | None = None
 
     def to_json(self) -> bytes:
         """Returns the JSON, with as many of the members as one control message holds."""
@@ -233,6 +260,7 @@ Notice = (
     | ExchangeFailed
     | SnapshotRefused
     | StateFetched
+    | StateAwaited
     | Paced
     | EpochFinished
     | SharingDiffers

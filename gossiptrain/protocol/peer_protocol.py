@@ -164,6 +164,7 @@ class PeerProtocol:
             self._membership,
             self._pacer,
             speeds=self.ledger.speeds(),
+            parts=self.ledger.parts(),
             topology=self._rewiring.topology,
             neighbours=set(self.neighbours()),
             counters={**self._traffic, **self.counters},

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from gossiptrain.protocol.config import ProtocolConfig
 from gossiptrain.protocol.membership import Membership
 from gossiptrain.protocol.messages import Pace
-from gossiptrain.protocol.notices import MemberStatus, PaceStatus, Status
+from gossiptrain.protocol.notices import DataStatus, MemberStatus, PaceStatus, Status
 from gossiptrain.protocol.pacer import Pacer
 from gossiptrain.protocol.rewiring import Topology, describe
 
@@ -20,6 +20,7 @@ def view_of(
     pacer: Pacer,
     *,
     speeds: Mapping[str, float],
+    parts: Mapping[str, DataStatus],
     topology: Topology,
     neighbours: Collection[str],
     counters: dict[str, int],
@@ -30,7 +31,7 @@ def view_of(
     """Returns what this peer knows: itself, its members (the living first, at most 256) and its counters.
 
     Args:
-        speeds: samples a second of those who share data by the ledger.
+        speeds: samples a second of those who share data by the ledger. parts: the parts of the data that are theirs.
     """
     others = sorted(membership.others(), key=lambda member: not member.is_living)
     members = tuple(
@@ -43,6 +44,7 @@ def view_of(
             neighbour=other.name in neighbours,
             incarnation=other.incarnation,
             pace=_pace(other.pace, pacer, speeds.get(other.name, 0.0)) if other.is_living else None,
+            data=parts.get(other.name),
         )
         for other in others[:SHOWN_MAX]
     )
@@ -59,6 +61,7 @@ def view_of(
         incarnation=membership.incarnation(),
         local_health=membership.health(),
         pace=_pace(pacer.pace, pacer, speeds.get(config.name, 0.0), pacer.plan.steps),
+        data=parts.get(config.name),
     )
 
 

@@ -24,7 +24,7 @@ from gossiptrain.reports.record import Array, Blocks, FaultRecord, ProcessRecord
 
 SILENT_S = 10.0  # a peer of a going run reports twice a second; one that is silent for so long has vanished
 PEER_SAYS = ("t", "elapsed_s", "kind", "step", "longest_gap_s", "neighbours", "members", "exchanges")
-PEER_SAYS += ("compute_s", "mix_s", "wait_s")
+PEER_SAYS += ("compute_s", "mix_s", "wait_s", "samples_trained")
 FIRST_BLOCK_STEPS = 4  # where `sync_every` is a time or "auto"
 MOMENTS_MAX = 2000
 NEXT_PROCESS_S = 0.1  # nobody starts a process again within it
@@ -184,6 +184,7 @@ def _process(life: _Life, zero: float, end: str, reason: str, first_steps: int) 
         traffic={"bytes": sent - snapshots, "snapshot_bytes": snapshots},
         counters=counters,
         spent_s={part: float(last_said.get(f"{part}_s") or 0.0) for part in ("compute", "mix", "wait")},
+        samples=last_said.get("samples_trained"),
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from gossiptrain.protocol.notices import Exchanged
-from gossiptrain.reports.pace import pace_of
+from gossiptrain.reports.pace import data_shares, pace_of
 from gossiptrain.reports.record import ProcessRecord, RunRecord
 from gossiptrain.reports.timeline import edges
 
@@ -21,7 +21,8 @@ class Frames(NamedTuple):
 
     Attributes:
         peers: one row a process: peer, process (0, 1, ... after restarts), began_s, ended_s, end, reason, steps,
-            first_step, longest_gap_s, exchanges, bytes_sent.
+            first_step, longest_gap_s, steps_per_s, block_steps, compute_share, mix_share, wait_share, samples_trained
+            (of the shared data; NaN where none are shared), data_share (of all that were trained), exchanges, bytes_sent.
         samples: one row a moment, measure and peer: time_s, peer, measure, value; `peer` is "" for the value of the whole
             run, as under the measures "bytes_sent" and "steps" (mean over the living).
         notices: one row a notice: time_s, peer, process, kind, about (the peer it is about, or ""), and `fields`, the rest
@@ -50,7 +51,7 @@ def frames(record: RunRecord) -> Frames:
         raise ModuleNotFoundError("data frames need pandas: pip install gossiptrain[viz]") from error
     found = [(edge.a, edge.b, edge.began_s, edge.ended_s, edge.mutual) for edge in edges(record)]
     return Frames(
-        peers=pd.DataFrame([_peer(process) for process in record.processes]),
+        peers=pd.DataFrame([_peer(*both) for both in zip(record.processes, data_shares(record), strict=True)]),
         samples=_samples(record),
         notices=pd.DataFrame(
             [_notice(process, *told) for process in record.processes for told in process.notices],
@@ -61,7 +62,7 @@ def frames(record: RunRecord) -> Frames:
     )
 
 
-def _peer(process: ProcessRecord) -> dict[str, Any]:
+def _peer(process: ProcessRecord, data_share: float) -> dict[str, Any]:
     return {
         "peer": process.name,
         "process": process.number,
@@ -73,6 +74,8 @@ def _peer(process: ProcessRecord) -> dict[str, Any]:
         "first_step": process.first_step,
         "longest_gap_s": float(process.blocks.gap_s.max()) if len(process.blocks.gap_s) else 0.0,
         **pace_of(process),
+        "samples_trained": float("nan") if process.samples is None else process.samples,
+        "data_share": data_share,
         "exchanges": sum(1 for _ in process.told(Exchanged)),
         "bytes_sent": process.bytes_sent(),
     }

@@ -1,8 +1,8 @@
-"""How fast a process trained at the end of its life, or so far, and where its time went."""
+"""How fast a process trained at the end of its life, or so far, its part of the data, and where its time went."""
 
 from __future__ import annotations
 
-from gossiptrain.reports.record import ProcessRecord
+from gossiptrain.reports.record import ProcessRecord, RunRecord
 
 # A process's speed at the end is that of so many blocks.
 LAST_BLOCKS = 10
@@ -21,3 +21,10 @@ def pace_of(process: ProcessRecord) -> dict[str, float]:
             for part in ("compute", "mix", "wait")
         },
     }
+
+
+def data_shares(record: RunRecord) -> list[float]:
+    """Returns each process's part of all samples of the shared data that were trained in a run; NaN where unknown."""
+    known = [process.samples for process in record.processes]
+    total = sum(count for count in known if count is not None)
+    return [float("nan") if count is None or not total else count / total for count in known]

@@ -54,6 +54,7 @@ class ProcessRecord:
         joined_s: since when it counts in mixing; infinity if it never did.
         end: one of `ENDS`; "" while it lives. reason: in words, where there is more to say.
         first_step: steps behind the state that it began from. steps: optimizer steps that it took itself.
+        samples: samples of the shared data that it trained; None where it shared none.
         spent_s: seconds of training by what they went into: "compute", "mix", "wait".
         notices: (seconds, notice), in order. traffic, counters: totals by name.
     """
@@ -71,6 +72,7 @@ class ProcessRecord:
     traffic: Mapping[str, int] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
     spent_s: Mapping[str, float] = field(default_factory=dict)
+    samples: int | None = None
     joined_s: float = field(init=False)
 
     def __post_init__(self) -> None:

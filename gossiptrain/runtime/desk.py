@@ -22,6 +22,7 @@ class Desk:
 
     Attributes:
         share: this peer's part of an epoch, in (0, 1]; 0 before it is known.
+        trained: samples of the chunks that this peer has trained so far; None where it shares no data.
         state: what is trained, as the network thread last said.
         is_closed: the network thread is over and lays down nothing more.
     """
@@ -33,6 +34,7 @@ class Desk:
         self._most = 0
         self._refused = ""
         self.share = 0.0
+        self.trained: int | None = None
         self.state = LedgerState()
         self.is_closed = False
 

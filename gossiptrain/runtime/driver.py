@@ -149,6 +149,11 @@ class Driver(threading.Thread):
             for way in ("sent", "received")
         }
 
+    def totals(self) -> dict[str, int]:
+        """The traffic, and the samples of the shared data that this peer has trained, where it shares any."""
+        trained = self.desk.trained
+        return self.traffic() if trained is None else {**self.traffic(), "samples_trained": trained}
+
     def progress(self) -> dict[str, Any]:
         """The network's part of a `Progress` line."""
         return {
@@ -156,7 +161,7 @@ class Driver(threading.Thread):
             "members": self.members,
             "consensus_distance": self.distance,
             "exchanges": self.exchanges,
-            **self.traffic(),
+            **self.totals(),
         }
 
     def link_times(self, is_last: bool = False) -> list[dict[str, Any]]:
@@ -176,6 +181,13 @@ class Driver(threading.Thread):
     def tell(self, event: Event) -> None:
         """Hands in an event that is not to wait for a boundary. Any thread."""
         self.run_soon(lambda: self._handle(event))
+
+    def tell_at_leisure(self, event: Event) -> None:
+        """Hands in an event that may wait a quarter of a second where nobody else lives to hear of it. Any thread."""
+        if self.plan.publish:
+            self.tell(event)
+        elif not self._is_over:
+            self._from_training.append(lambda: self._handle(event))
 
     def run_soon(self, call: Callable[[], None]) -> None:
         """Has the network thread make a call, unless it is over. Any thread."""

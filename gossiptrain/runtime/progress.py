@@ -11,7 +11,7 @@ from gossiptrain.errors import ConfigurationError
 RESERVED = frozenset(
     {"t", "elapsed_s", "kind", "step", "steps_per_s", "longest_gap_s", "neighbours", "members"}
     | {"consensus_distance", "exchanges", "bytes_sent", "bytes_received"}
-    | {"compute_s", "mix_s", "wait_s"}
+    | {"compute_s", "mix_s", "wait_s", "samples_trained"}
 )
 
 

@@ -11,6 +11,7 @@ import statistics
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from gossiptrain.errors import ConfigurationError
@@ -38,12 +39,28 @@ class Piece(NamedTuple):
     begin: int
 
 
-class _Issued(NamedTuple):
-    """A piece whose last sample was the `end`-th taken in this pass; end is None while it is walked through."""
+@dataclass(slots=True, eq=False)
+class Walk:
+    """A piece that was given out in the present pass, and how far its samples have come.
+
+    Attributes:
+        first: samples taken in the pass before it. count: its own so far; last: taken in the pass with the newest of them.
+        end: taken in the pass when the last of them was; None while more may come.
+        samples: how many it has, where its reader has said so. resumes: what is left of it can be read alone.
+    """
 
     piece: Piece
     first: int
-    end: int | None
+    resumes: bool = True
+    count: int = 0
+    last: int = 0
+    end: int | None = None
+    samples: int | None = None
+
+    def settle(self) -> None:
+        """Ends the walk where all its samples have come."""
+        if self.samples == self.count:
+            self.end = max(self.first, self.last)
 
 
 class Sharing:
@@ -60,7 +77,7 @@ class Sharing:
         self._desk: Desk | None = None
         self._lock = threading.Lock()
         self.consumption = Consumption()
-        self._issued: deque[_Issued] = deque()
+        self._issued: list[Walk] = []
         self._again: deque[Piece] = deque()
         self._next: ChunkId | None = None
         self._epoch = -1
@@ -90,6 +107,7 @@ class Sharing:
             except ConfigurationError as error:
                 log.warning("%s: what was trained before is not known: %s", self._name, error)
         self.begins, self._driver, self._desk = begins.state(), driver, driver.desk
+        self._desk.trained = 0
         driver.tell(SharingBegun(self.plan, self.begins))
 
     def step(self, now_s: float, blocks: int) -> None:
@@ -147,22 +165,65 @@ class Sharing:
         Raises:
             ConfigurationError: this peer's data differ from those that the others share.
         """
+        number = self.begin_pass()
+        while (piece := self.next_piece(number)) is not None:
+            walk = self.walk(piece)
+            yield piece
+            with self._lock:
+                walk.end = self.consumption.issued
+                walk.count = walk.end - walk.first
+        self.end_pass(number)
+
+    def begin_pass(self) -> int:
+        """Begins a pass, which ends the one before; returns its number."""
         with self._lock:
             self._settle()
             self._pass += 1
-            number = self._pass
-        while (piece := self._next_piece()) is not None and number == self._pass:
+            return self._pass
+
+    def next_piece(self, number: int) -> Piece | None:
+        """Returns what a pass is to walk through next; None at its end, or when another has begun.
+
+        Raises:
+            ConfigurationError: this peer's data differ from those that the others share.
+        """
+        piece = self._next_piece()
+        with self._lock:
+            if piece is None:
+                return None
+            if number != self._pass:
+                self._again.append(piece)
+                return None
             if piece.chunk.epoch > self._epoch:
                 if self._is_within:
                     self._next = piece.chunk
-                    break
+                    return None
                 self._epoch, self._is_within = piece.chunk.epoch, True
-            with self._lock:
-                self._issued.append(_Issued(piece, self.consumption.issued, None))
-            yield piece
-            with self._lock:
-                if number == self._pass:
-                    self._issued[-1] = self._issued[-1]._replace(end=self.consumption.issued)
+            return piece
+
+    def walk(self, piece: Piece, resumes: bool = True) -> Walk:
+        """Notes that a piece of the present pass is given out."""
+        with self._lock:
+            walk = Walk(piece, self.consumption.issued, resumes)
+            self._issued.append(walk)
+            return walk
+
+    def arrived(self, walk: Walk, count: int) -> None:
+        """So many more samples of a piece are on their way into a step, after all that came before."""
+        with self._lock:
+            self.consumption.issued += count
+            walk.count += count
+            walk.last = self.consumption.issued
+            walk.settle()
+
+    def read(self, walk: Walk, samples: int) -> None:
+        """A piece is read to its end, and had so many samples; some may be under way."""
+        with self._lock:
+            walk.samples = samples
+            walk.settle()
+
+    def end_pass(self, number: int) -> None:
+        """All samples of a pass are taken."""
         with self._lock:
             if number == self._pass:
                 self._is_within = False
@@ -203,18 +264,25 @@ class Sharing:
 
     def _finish(self, trained: int) -> None:
         """Moves the chunks whose last sample is among the first `trained` of this pass to those that are done."""
-        while self._issued and (end := self._issued[0].end) is not None and end <= trained:
-            (chunk, begin), first, _ = self._issued.popleft()
+        done = [walk for walk in self._issued if walk.end is not None and walk.end <= trained]
+        for walk in done:
+            self._issued.remove(walk)
+            chunk, begin = walk.piece
             self._finished.append(chunk)
+            if self._desk is not None and self._desk.trained is not None:
+                self._desk.trained += self.plan.size(chunk.chunk)
             if begin == 0:
                 self._planned += self.plan.size(chunk.chunk)
-                self._found += end - first
+                self._found += walk.count
 
     def _settle(self) -> None:
         """Ends a pass: what is not trained for sure is walked through again."""
         trained = self.consumption.settle()
         self._finish(trained)
-        left = [Piece(chunk, begin + max(0, trained - first)) for (chunk, begin), first, _ in self._issued]
+        left = [
+            Piece(walk.piece.chunk, walk.piece.begin + (max(0, trained - walk.first) if walk.resumes else 0))
+            for walk in self._issued
+        ]
         self._issued.clear()
         self._again.extendleft(reversed(left))
         self._last_s = None
@@ -233,4 +301,4 @@ class Sharing:
 
     def _tell(self, event: ChunksTrained) -> None:
         if self._driver is not None and event.chunks:
-            self._driver.tell(event)
+            self._driver.tell_at_leisure(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gossiptrain.errors import (
     GossipTrainError,
     MixerMismatchError,
@@ -17,9 +19,15 @@ from gossiptrain.protocol.notices import (
     SeedSilent,
     SharingDiffers,
     SnapshotRefused,
+    StateAwaited,
     TopologyFailed,
 )
 
+_ANSWERS = {
+    "busy": "has no room for another newcomer just now",
+    "unready": "has none itself yet",
+    "promised": "makes its copy",
+}
 ERRORS: dict[str, type[GossipTrainError]] = {
     "model": ModelMismatchError,
     "mixer": MixerMismatchError,
@@ -30,11 +38,23 @@ ERRORS: dict[str, type[GossipTrainError]] = {
 }
 
 
+def asked(answers: Iterable[tuple[str, str]]) -> str:
+    """Says in words what members answered who were asked for their state.
+
+    >>> asked([("peer-1", "busy"), ("peer-2", "no answer")])
+    'peer-1 has no room for another newcomer just now, peer-2: no answer; others are asked in turn'
+    """
+    said = [f"{name} {_ANSWERS[what]}" if what in _ANSWERS else f"{name}: {what}" for name, what in answers]
+    return f"{', '.join(said)}; others are asked in turn" if said else "there was nobody to ask"
+
+
 def worth_a_warning(notice: Notice) -> str:
     """Says in words what somebody may have to mend; empty for the ordinary course of a run."""
     match notice:
         case SeedSilent(address, waited_s):
             return f"the seed {address} has not answered for {waited_s:g} s; it is tried again"
+        case StateAwaited(waited_s, answers):
+            return f"no state to begin from after {waited_s:.0f} s; {asked(answers)}"
         case PeerRefused(peer, _, text):
             return f"{peer} and this peer refuse each other: {text}"
         case SnapshotRefused(peer, reason):

@@ -15,7 +15,7 @@ from gossiptrain.dashboard.status import show, together
 from gossiptrain.dashboard.table import Caption, chart, clock, draw, short_names
 from gossiptrain.dashboard.terminal import LineDisplay, LogDisplay, TableDisplay, open_display
 from gossiptrain.dashboard.tracebacks import TracebackFilter
-from gossiptrain.protocol.notices import MemberStatus, PaceStatus, Status
+from gossiptrain.protocol.notices import DataStatus, MemberStatus, PaceStatus, Status
 
 TRACEBACK = [
     "Traceback (most recent call last):",
@@ -145,6 +145,19 @@ def test_a_death_that_three_peers_notice_is_told_once_and_again_after_a_return()
     assert story.tell("peer-0", died) is not None
 
 
+def test_a_newcomer_that_waits_for_a_state_is_told_of_once_with_whom_it_asked():
+    story = Storyteller(["peer-0"])
+    waits = {"kind": "StateAwaited", "waited_s": 30.2, "answers": [["peer-0", "busy"], ["peer-1", "no answer"]]}
+    assert story.tell("peer-9", waits) == (
+        "peer-9 has waited 30 s for a state to begin from: peer-0 has no room for another newcomer just now, "
+        "peer-1: no answer; others are asked in turn"
+    )
+    assert story.tell("peer-9", waits) is None
+    assert "there was nobody to ask" in str(
+        story.tell("peer-8", {"kind": "StateAwaited", "waited_s": 30, "answers": []})
+    )
+
+
 def test_peers_started_together_finding_each_other_is_no_news():
     story = Storyteller(["peer-0", "peer-1"])
     assert story.tell("peer-0", {"kind": "PeerJoined", "peer": "peer-1", "address": "x"}) is None
@@ -245,3 +258,26 @@ def test_the_paces_of_all_who_told_them_are_shown_beside_each_other():
     assert ["peer-0", "20.0", "16", "67%", "65%", "10%", "25%"] in lines
     assert ["peer-1", "10.0", "8", "33%", "90%", "10%", "0%"] in lines
     assert not any(line[:1] == ["peer-2"] and len(line) == 7 and line[2] == "8" for line in lines)
+    assert "of all steps" in text_of(file)
+
+
+def test_with_shared_data_each_peers_part_of_the_epoch_stands_beside_its_pace():
+    def member(name: str, state: str, data: DataStatus | None) -> MemberStatus:
+        return MemberStatus(name, "tcp://127.0.0.1:2", state, 900, 0.5, True, data=data)
+
+    members = (
+        member("peer-1", "alive", DataStatus(7, share=0.25, trained=100, left=3)),
+        member("peer-2", "dead", DataStatus(7, share=0.05, trained=50, left=0)),
+        member("peer-3", "alive", None),
+    )
+    console, file = screen()
+    pace = PaceStatus(0.05, 16, 0.65, 0.1, 0.25, samples_per_s=640.0)
+    own = DataStatus(7, share=0.7, trained=1400, left=9)
+    show(Status("peer-0", "abc", 1000, 2, True, "overlay", "ad_psgd", members, {}, pace=pace, data=own), console)
+    lines = [line.split() for line in text_of(file).splitlines()]
+    heading = "pace steps/s steps a block of epoch 7 trained compute mix wait"
+    assert heading.split() in lines
+    assert ["peer-0", "20.0", "16", "70%", "1,400", "65%", "10%", "25%"] in lines
+    assert ["peer-1", "25%", "100"] in lines
+    assert ["peer-2", "5%", "50"] in lines, "what the dead trained stays theirs"
+    assert not any(line[:1] == ["peer-3"] and len(line) < 6 for line in lines), "nothing is known of its part"

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossiptrain.errors import ConfigurationError
+from gossiptrain.protocol import messages as m
 from gossiptrain.protocol.budget import Line, SendLimits, is_local, least_mbps
 from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.config import ExchangeConfig
@@ -17,16 +18,6 @@ from gossiptrain.protocol.effects import Effect, Mix, Send, SendPiece, SendSnaps
 from gossiptrain.protocol.events import StateFrozen
 from gossiptrain.protocol.exchange import PairExchange
 from gossiptrain.protocol.member_table import Member
-from gossiptrain.protocol.messages import (
-    Abort,
-    Accept,
-    ExchangeId,
-    Offer,
-    PieceWanted,
-    Received,
-    Reject,
-    TransferKey,
-)
 from gossiptrain.protocol.notices import Exchanged, ExchangeFailed, Joined
 from gossiptrain.protocol.open_exchange import PULL_NUMBERS
 from tests.protocol.virtual_network import VirtualNetwork, config
@@ -44,7 +35,7 @@ class SlowLines(VirtualNetwork):
         self._line_free_s: dict[str, float] = {}
         self.queued_s = 0.0
 
-    def _send_snapshot(self, peer, address: str, key: TransferKey, value: float) -> None:
+    def _send_snapshot(self, peer, address: str, key: m.TransferKey, value: float) -> None:
         self.given.setdefault(peer.name, []).append(self.now)
         mbps = peer.protocol.config.limits.max_mbps
         begins_s = max(self.now, self._line_free_s.get(peer.name, 0.0))
@@ -230,44 +221,44 @@ def messages(effects: list[Effect]) -> list[object]:
 
 def test_after_an_exchange_that_broke_off_offers_wait_until_what_was_given_to_the_line_has_left():
     part, others = part_named_b(SendLimits(max_mbps=MBPS)), members()
-    accepted = part.offered(Offer(ExchangeId(1, 7), "pair", 0, 1), others["a"], 0.0)
+    accepted = part.offered(m.Offer(m.ExchangeId(1, 7), "pair", 0, 1), others["a"], 0.0)
     assert any(isinstance(effect, SendSnapshot) for effect in accepted)
-    part.aborted(Abort(ExchangeId(1, 7), "leaving"), others["a"], 0.1)
-    assert messages(part.offered(Offer(ExchangeId(3, 1), "pair", 0, 1), others["c"], 0.2)) == [
-        Reject(ExchangeId(3, 1), "busy", 0)
+    part.aborted(m.Abort(m.ExchangeId(1, 7), "leaving"), others["a"], 0.1)
+    assert messages(part.offered(m.Offer(m.ExchangeId(3, 1), "pair", 0, 1), others["c"], 0.2)) == [
+        m.Reject(m.ExchangeId(3, 1), "busy", 0)
     ]
     assert part.begin(("a", "c"), 0.3) == []
     assert part.next_deadline() == 2.0
     (offer,) = messages(part.tick(2.0))
-    assert isinstance(offer, Offer)
+    assert isinstance(offer, m.Offer)
     assert "c" in part.busy_with(), "who asked in vain is called first"
 
 
 @pytest.mark.parametrize("asides_max", [0, 1])
 def test_without_room_beside_its_slot_a_peer_in_doubt_keeps_it_until_its_partner_answers(asides_max):
     part, others = part_named_b(SendLimits(asides_max=asides_max)), members()
-    exchange = ExchangeId(1, 7)
-    part.offered(Offer(exchange, "pair", 0, 1), others["a"], 0.0)
-    part.snapshot_received(TransferKey(1, exchange), 0.1)
+    exchange = m.ExchangeId(1, 7)
+    part.offered(m.Offer(exchange, "pair", 0, 1), others["a"], 0.0)
+    part.snapshot_received(m.TransferKey(1, exchange), 0.1)
     part.peer_lost("a", gone=False, now=0.2)
-    (answer,) = messages(part.offered(Offer(ExchangeId(3, 1), "pair", 0, 1), others["c"], 0.3))
-    assert isinstance(answer, Accept if asides_max else Reject)
+    (answer,) = messages(part.offered(m.Offer(m.ExchangeId(3, 1), "pair", 0, 1), others["c"], 0.3))
+    assert isinstance(answer, m.Accept if asides_max else m.Reject)
     assert part.tick(1000.0) != [], "it asks again and does not give up"
-    effects = part.received(Received(exchange, again=False), others["a"], 1001.0)
+    effects = part.received(m.Received(exchange, again=False), others["a"], 1001.0)
     assert any(isinstance(effect, Mix) for effect in effects), "the partner had committed: so does this peer"
 
 
 def test_pieces_of_a_state_wait_for_the_line_and_leave_half_of_it_to_exchanges():
     line, newcomer = Line(SendLimits(max_mbps=MBPS)), members()["a"]
     settings = config("b", 2, boot=2, snapshot_bytes=SNAPSHOT_BYTES, limits=SendLimits(max_mbps=MBPS))
-    donor, exchange = Donor(settings, line), ExchangeId(1, PULL_NUMBERS + 1)
+    donor, exchange = Donor(settings, line), m.ExchangeId(1, PULL_NUMBERS + 1)
     donor.offered(exchange, newcomer, 0.0)
     donor.frozen(StateFrozen(version=1, step=5, manifest_bytes=100, state_bytes=2 * SNAPSHOT_BYTES), 0.0)
     line.spend(newcomer.data_address, SNAPSHOT_BYTES, 0.0)  # an exchange's snapshot: two seconds
 
     def wanted(number: int, begin: int, end: int, now: float) -> list[Effect]:
-        piece = ExchangeId(1, PULL_NUMBERS + number)
-        return donor.wanted(PieceWanted(exchange, piece, 1, begin, end), newcomer, now) or []
+        piece = m.ExchangeId(1, PULL_NUMBERS + number)
+        return donor.wanted(m.PieceWanted(exchange, piece, 1, begin, end), newcomer, now) or []
 
     assert wanted(2, 0, SNAPSHOT_BYTES, 0.1) == []
     assert donor.next_deadline() == 2.0

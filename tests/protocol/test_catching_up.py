@@ -36,7 +36,7 @@ from gossiptrain.protocol.messages import (
     StateReady,
     TransferKey,
 )
-from gossiptrain.protocol.notices import Joined, SnapshotRefused, StateFetched
+from gossiptrain.protocol.notices import Joined, SnapshotRefused, StateAwaited, StateFetched
 from gossiptrain.protocol.open_exchange import PULL_NUMBERS
 from tests.protocol.virtual_network import VirtualNetwork, cluster, config
 
@@ -186,6 +186,36 @@ def test_a_donor_with_nan_is_shunned() -> None:
     net.spoils_state = lambda value: False
     net.run(16.0)
     assert newcomer.protocol.caught_up, "after the quarantine they are asked again"
+
+
+def test_a_newcomer_that_nobody_gives_a_state_says_so_every_half_minute_and_whom_it_asked() -> None:
+    part, met = newcomer(), [member("a", 1, caught_up=True), member("b", 2, caught_up=True)]
+    told: dict[float, StateAwaited] = {}
+    now = 100.0
+    while now < 165.0:
+        effects = part.seek(met, False, now)
+        for effect in effects:
+            if isinstance(effect, Notify) and isinstance(effect.notice, StateAwaited):
+                told[now] = effect.notice
+            if isinstance(effect, Send) and isinstance(effect.message, Offer):
+                sender = next(m for m in met if m.control_address == effect.address)
+                part.rejected(
+                    Reject(effect.message.exchange, "busy" if sender.name == "a" else "unready", 0), sender, now
+                )
+        now += 0.25
+    first, second = sorted(told)
+    assert first == pytest.approx(130.0, abs=0.5)
+    assert second == pytest.approx(160.0, abs=0.5)
+    assert told[first].waited_s == pytest.approx(30.0, abs=0.5)
+    assert dict(told[second].answers) == {"a": "busy", "b": "unready"}
+
+
+def test_while_a_state_is_on_its_way_nobody_is_told_of_waiting() -> None:
+    part, met = newcomer(), [member("a", 1, caught_up=True)]
+    (offer,) = messages(part.seek(met, False, 0.0))
+    part.accepted(Accept(offer.exchange, 0), met[0], 0.1)
+    part.told(StateReady(offer.exchange, 1, 5, 100, 1000), met[0], 0.2)
+    assert not [e for now in range(1, 100) for e in part.seek(met, False, float(now)) if isinstance(e, Notify)]
 
 
 def newcomer() -> CatchingUp:

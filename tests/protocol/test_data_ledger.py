@@ -51,6 +51,20 @@ def test_a_fast_peer_has_a_second_of_work_ahead_and_a_very_fast_one_no_more_than
     assert len(ledgers.workers["a"].hand) == 32
 
 
+def test_a_peer_alone_is_not_woken_for_every_chunk_that_it_has_finished() -> None:
+    ledgers = Ledgers("a")
+    ledgers.spread(1.0)
+    ticks, at_s = 0, ledgers.now
+    ledger = ledgers.workers["a"].ledger
+    while ledgers.now < at_s + 4.0:
+        ledgers.train("a")
+        ledgers.now += 0.05
+        if ledger.next_deadline() <= ledgers.now:
+            ticks += 1
+            ledgers.carry_out(ledgers.workers["a"], ledger.tick(ledgers.now))
+    assert ticks <= 14, "80 chunks in four seconds; a look every 0.4 s, the comparisons, an epoch's end"
+
+
 def test_an_epoch_that_is_complete_is_told_with_what_was_trained() -> None:
     ledgers = Ledgers("a")
     ledgers.train("a", PLAN.chunks)
@@ -72,6 +86,32 @@ def test_what_a_checkpoint_tells_is_not_trained_again() -> None:
     worker = Ledgers().join("a", begins=begins)
     assert {chunk for chunk in worker.hand if chunk.epoch == 3} <= {ChunkId(3, c) for c in (0, 1, 3)}
     assert min(worker.hand).epoch == 3
+
+
+def test_everybodys_part_of_the_epoch_is_told_and_the_parts_make_it_up() -> None:
+    ledgers = Ledgers("a", "b", "c")
+    ledgers.spread()
+    ledgers.train("a", 6, speed=30.0)
+    for name in ("b", "c"):
+        ledgers.train(name, 2, speed=10.0)
+    ledgers.spread(2.0)
+    ledgers.kill("c")
+    ledgers.tell_dead("c")
+    ledgers.spread(2.0)
+    for worker in ledgers.living():
+        parts = worker.ledger.parts()
+        assert {name: part.trained for name, part in parts.items()} == {"a": 60, "b": 20, "c": 20}
+        assert parts["c"].left == 0, "the dead have no part in what is left"
+        assert sum(part.trained + 10 * part.left for part in parts.values()) == PLAN.samples
+        assert sum(part.share for part in parts.values()) == pytest.approx(1, abs=1e-3)
+        assert parts["a"].share > 2 * parts["b"].share, "by speed"
+    assert ledgers.enter("d").ledger.parts() == {}, "it shares no data"
+
+
+def test_the_last_chunk_counts_with_its_own_size() -> None:
+    plan = make_plan(25, order=3, chunk_samples=10)
+    (part,) = Ledgers("a", plan=plan).workers["a"].ledger.parts().values()
+    assert (part.share, part.left) == (1.0, 3)
 
 
 # Together

@@ -8,6 +8,7 @@ import webbrowser
 import pytest
 
 from gossiptrain import cli
+from gossiptrain.reports import open_run
 from tests.reports.made import write_folder
 
 SPENT = {"compute_s": 1.6, "mix_s": 0.3, "wait_s": 0.1}
@@ -37,6 +38,21 @@ def test_it_prints_how_fast_each_peer_trained_and_where_its_time_went(tmp_path, 
     (last,) = [line for line in lines if line[:1] == ["peer-1"] and line[-3:] == ["80%", "15%", "5%"]]
     assert last[2] == "10", "steps a block, since it was paced"
     assert last[3] == "14%", "20 of 145 steps"
+
+
+def test_where_data_are_shared_it_prints_each_processes_part_of_what_was_trained(tmp_path, capsys):
+    folder = write_folder(tmp_path / "run")
+    for name, elapsed_s, began, samples in (("peer-0", 11.0, 1_000_000.0, 900), ("peer-1", 4.0, 1_000_006.0, 300)):
+        with (folder / "events" / f"{name}.jsonl").open("a") as file:
+            line = {"t": began + elapsed_s, "elapsed_s": elapsed_s, "kind": "Finished", "step": 50, "ok": True}
+            file.write(json.dumps({**line, **SPENT, "samples_trained": samples}) + "\n")
+    assert cli.main(["report", str(folder)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["pace", "steps/s", "steps", "a", "block", "of", "all", "data", "compute", "mix", "wait"] in lines
+    assert [line[3] for line in lines if line[-3:] == ["80%", "15%", "5%"]] == ["75%", "25%"]
+    peers = open_run(folder).to_pandas().peers
+    assert peers.data_share.dropna().tolist() == [0.75, 0.25]
+    assert peers.samples_trained.dropna().tolist() == [900, 300]
 
 
 def test_options_may_stand_after_the_run_and_write_page_and_trace(tmp_path, monkeypatch):

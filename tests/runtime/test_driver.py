@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gossiptrain as gt
-from gossiptrain.protocol.events import StepsCompleted
+from gossiptrain.protocol.events import BusyAnnounced, StepsCompleted
 from gossiptrain.runtime import driver as driver_module
 
 BLOCKS = 400
@@ -53,3 +53,21 @@ def test_goodbye_waits_while_an_exchange_is_open(monkeypatch: pytest.MonkeyPatch
 
         peer._driver._protocol.is_exchanging = is_exchanging
     assert len(asked) == 3
+
+
+def test_what_nobody_else_would_hear_of_wakes_nobody_and_is_handled_all_the_same(until):
+    with gt.attach(torch.nn.Linear(2, 1)) as peer:
+        driver = peer._driver
+        assert driver is not None
+        handled: list[object] = []
+        handle, wake = driver._protocol.handle, driver.transport.wake
+        driver._protocol.handle = lambda event, now: handled.append(event) or handle(event, now)
+        wakes: list[bool] = []
+        driver.transport.wake = lambda: wakes.append(True) or wake()
+        event = BusyAnnounced(0.0)
+        driver.tell_at_leisure(event)
+        until(lambda: event in handled, "the event is handled at the next turn")
+        assert not wakes
+        driver.plan = driver.plan._replace(publish=True)
+        driver.tell_at_leisure(event)
+        assert wakes, "others live, and wait to hear what is trained"

@@ -218,7 +218,7 @@ def test_a_stream_gives_every_shard_to_its_end_once_an_epoch() -> None:
 def test_a_stream_in_a_worker_process_says_what_to_do_instead() -> None:
     stream = gt.ShardedStream(numbers_of, 4, Training().peer)
     copy = pickle.loads(pickle.dumps(stream))
-    with pytest.raises(ConfigurationError, match="num_workers: ShardedStream works with 0 only"):
+    with pytest.raises(ConfigurationError, match=r"gt\.StreamLoader"):
         iter(copy)
     with pytest.raises(ConfigurationError, match="outside `with peer:`"):
         iter(stream)

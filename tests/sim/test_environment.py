@@ -200,7 +200,8 @@ class OwnSteps(StepTimes):
 def test_step_times_of_ones_own_class_run_but_cannot_be_written():
     simulation = Simulation(2, environment=Environment(OwnSteps()))
     assert "OwnSteps" in simulation.run(2.0).environment["compute"]
-    assert dumps(simulation.options, 2.0) is None
+    with pytest.raises(ConfigurationError, match="OwnSteps cannot be written"):
+        dumps(simulation.options, 2.0)
     with pytest.raises(ConfigurationError, match="OwnSteps cannot be written"):
         Environment(OwnSteps()).to_dict()
 

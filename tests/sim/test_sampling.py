@@ -39,6 +39,28 @@ def test_peers_share_epochs_by_speed_and_nothing_is_trained_twice_or_missed() ->
     assert trained[-1] > 3.5 * trained[0]
 
 
+def test_status_and_report_tell_each_peers_part_of_the_data() -> None:
+    data = sim.SharedData(65_536, batch=32)
+    run = simulation(data, peers=3, steps=sim.BimodalSteps(0.05, 0.2, slow_share=0.4), formed=True)
+    report = run.run(30)
+    trained = {peer.name: peer.training.sampling.trained for peer in run.living()}
+    peers = report.to_pandas().peers.set_index("peer")
+    assert peers.samples_trained.to_dict() == trained
+    shares = {name: count / sum(trained.values()) for name, count in trained.items()}
+    assert peers.data_share.to_dict() == pytest.approx(shares)
+    status = run.process(0).protocol.status(run.now)
+    assert status.data is not None
+    told = {status.name: status.data.share, **{m.name: m.data.share for m in status.members if m.data is not None}}
+    assert told == pytest.approx(shares, abs=0.08)
+    assert max(told.values()) > 2.5 * min(told.values())
+
+
+def test_without_shared_data_the_report_tells_no_part() -> None:
+    run = sim.Simulation(peers=2, workload=sim.TimedWorkload(1000, sim.ConstantSteps(0.1)))
+    assert run.run(3).to_pandas().peers.samples_trained.isna().all()
+    assert run.process(0).protocol.status(run.now).data is None
+
+
 def test_a_death_costs_what_the_dead_had_not_said_and_moves_its_chunks_alone() -> None:
     data = sim.SharedData(16_384, batch=32, ahead=64, chunk_samples=64)
     faults = sim.FaultSchedule().crash(3, at_s=12.0)

@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 
+import networkx as nx
 import pytest
 
 from gossiptrain.errors import ConfigurationError
@@ -13,6 +14,7 @@ from gossiptrain.protocol.peer_protocol import PeerProtocol
 from sim import FaultSchedule, InvariantBroken, NetworkOptions, Simulation, TimedWorkload, TraceSteps, loads
 from sim import __main__ as command
 from sim.clock import Clock
+from sim.quadratic import QuadraticWorkload
 from sim.scenario import dumps
 
 SMALL = """
@@ -53,8 +55,41 @@ def test_a_simulation_written_as_a_scenario_gives_the_same_trace():
     faults = FaultSchedule().partition([[0], [1, 2]], 4.0, 2.0).join(7.0)
     simulation = Simulation(4, seed=8, workload=workload, faults=faults, network=NetworkOptions(latency_s=0.02))
     text = dumps(simulation.options, 12.0)
-    assert text is not None
     assert loads(text).run().trace_hash == simulation.run(12.0).trace_hash
+
+
+def test_shared_data_stand_in_a_file_and_are_written_back():
+    text = SMALL + "[data]\nsamples = 4096\nbatch = 16\nahead = 32\n"
+    run = loads(text).simulation()
+    report = run.run(12.0)
+    assert report.to_pandas().peers.samples_trained.sum() > 1000
+    written = dumps(run.options, 12.0)
+    assert "[data]\nsamples = 4096\nbatch = 16\nchunk_samples = 16\nahead = 32\n" in written
+    assert loads(written).run().trace_hash == report.trace_hash
+    with pytest.raises(ConfigurationError, match="data: 'sample' is not known; did you mean 'samples'"):
+        loads("[data]\nsample = 3")
+
+
+def test_a_workload_from_a_file_is_written_as_it_stood_there():
+    text = SMALL.replace('kind = "timed"\nsnapshot_bytes = 1000', 'kind = "quadratic"\nsize = 7\nnoise = 0.1')
+    run = loads(text).simulation(seed=9)
+    written = dumps(run.options, 12.0)
+    assert loads(written).run().trace_hash == run.run(12.0).trace_hash
+    assert "noise = 0.1" in written
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"workload": QuadraticWorkload([[1.0]], [[0.0]])}, "workload=QuadraticWorkload.*sim.load"),
+        ({"topology": nx.path_graph(["peer-0", "peer-1"])}, "topology=Graph: a file holds the name of a family"),
+    ],
+)
+def test_what_a_program_made_is_not_written_and_the_message_says_what_to_do(options, named):
+    simulation = Simulation(2, **options)
+    with pytest.raises(ConfigurationError, match=named):
+        dumps(simulation.options, 3.0)
+    assert "run the same program again" in simulation.replay_text()
 
 
 def test_another_seed_can_be_given():

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import sim
 from gossiptrain.errors import ConfigurationError
 from sim import __main__ as command
+from sim.scenario import dumps
 
 OWN = """
 import torch
@@ -32,6 +34,7 @@ def model(wide=False):
 def rate(step):
     return 0.99 ** step
 """
+BLANK = (torch.zeros(40, 2), torch.zeros(40, dtype=torch.int64))
 HEAD = 'peers = 4\nseed = 2\nuntil_s = 4.0\nformed = true\n[workload]\nkind = "torch"\n'
 TRAINS = """
 model = { kind = "mlp", hidden = [24, 12] }
@@ -53,6 +56,19 @@ median_s = 0.05
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "own_models_1.py").write_text(OWN)
     return tmp_path
+
+
+def test_a_file_that_trains_is_written_back_and_gives_the_same_run(folder: Path) -> None:
+    (folder / "trains.toml").write_text(HEAD + TRAINS)
+    run = sim.load(folder / "trains.toml").simulation()
+    report = run.run(4.0)
+    (folder / "again.toml").write_text(dumps(run.options, 4.0))
+    again = sim.load(folder / "again.toml").run()
+    assert again.trace_hash == report.trace_hash
+    assert again.samples == report.samples, "the same losses, to the last bit"
+    program = sim.Simulation(2, workload=sim.TorchWorkload(torch.nn.Linear(2, 2), F.cross_entropy, BLANK))
+    with pytest.raises(ConfigurationError, match=r'workload=TorchWorkload: .*kind = "torch"'):
+        dumps(program.options, 4.0)
 
 
 def test_a_file_that_trains_is_read_whole_and_learns(folder: Path) -> None:
