@@ -77,7 +77,7 @@ class HandWritten:
         change_GBO = log_GBO.exp_()
         change_GBO.scatter_add_(2, y_GB1, change_GBO.new_full((1, 1, 1), -1.0).expand_as(y_GB1))
         samples = y_GB.shape[1]
-        if isinstance(lr, float):
+        if isinstance(lr, (int, float)):
             change_GBO.mul_(-lr / samples)
         else:
             change_GBO.mul_(change_GBO.new_tensor([-each / samples for each in lr]).view(-1, 1, 1))
