@@ -39,17 +39,16 @@ class ControlLinks:
         used_s = self._used_s
         result: list[Effect] = []
         for effect in effects:
-            kind = type(effect)
-            if kind is Send:
-                address = effect.address  # type: ignore[union-attr]
+            if isinstance(effect, Send):
+                address = effect.address
                 if used_s.pop(address, None) is None:
                     result.append(Connect(address, "control"))
-                    result += self._introduced(effect, now)  # type: ignore[arg-type]
+                    result += self._introduced(effect, now)
                 else:
                     result.append(effect)
                 used_s[address] = now
-            elif kind in LINKING and effect.lane == "control":  # type: ignore[union-attr]
-                result += self._link(effect, now)  # type: ignore[arg-type]
+            elif isinstance(effect, LINKING) and effect.lane == "control":
+                result += self._link(effect, now)
             else:
                 result.append(effect)
         return result

@@ -366,7 +366,7 @@ class Membership:
 
     def _wake(self, now: float) -> list[Effect]:
         """After news: the first members start the pulse; others are asked to observe what some have seen."""
-        if self._pulse_at_s == NEVER_S and len(self.table) > 0:
+        if self._pulse_at_s == NEVER_S and len(self.table):
             # At different times for different peers, and after the newcomer is known to those it will ask.
             self._pulse_at_s = self._probe_at_s = now + self._timing.probe_period_s * (0.5 + self._chance.uniform())
         return [effect for member in self._roster.take_unsure() for effect in self._probe(member, now)]

@@ -102,12 +102,11 @@ class PeerProtocol:
 
     def _see(self, effects: list[Effect]) -> None:
         for effect in effects:
-            kind = type(effect)
-            if kind in LINKING:
-                self._data_links.note(effect)  # type: ignore[arg-type]
+            if isinstance(effect, LINKING):
+                self._data_links.note(effect)
             elif isinstance(effect, Notify) and isinstance(effect.notice, notices.Exchanged):
                 self._pacer.exchanged(effect.notice.seconds)
-            elif kind is Fail:
+            elif isinstance(effect, Fail):
                 self._failed = True
 
     def envelope(self, message: m.Message) -> m.Envelope:
