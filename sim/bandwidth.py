@@ -102,7 +102,9 @@ class Bandwidth:
         flow.since_s = self._clock.now
         self._leaving[flow.source][flow] = None
         self._coming[flow.target][flow] = None
-        self.look_again([flow])
+        if self._may_run(flow):
+            self._set_runs(flow, True)
+            self._share([flow.source], [flow.target])
 
     def stop(self, flow: Flow) -> None:
         """Ends a flow, whether it has arrived or not; does nothing when it has ended before."""

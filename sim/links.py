@@ -45,17 +45,21 @@ class Link:
         source: the process that opened it. target: the process that accepted it, while it is up.
         waiting: control messages (envelope, bytes) sent before it was up. held: those sent into an outage.
         flows: snapshots on it, begun or waiting for it. last_s: when the last message arrives: none overtakes it.
+        delay_s, bps: of a message, as of the network's state number `measured`.
     """
 
     __slots__ = (
         "address",
+        "bps",
         "closed",
+        "delay_s",
         "flows",
         "held",
         "held_since_s",
         "is_up",
         "lane",
         "last_s",
+        "measured",
         "pause_s",
         "source",
         "target",
@@ -76,4 +80,6 @@ class Link:
         self.held_since_s = 0.0
         self.pause_s = 0.0
         self.last_s = 0.0
+        self.delay_s = self.bps = 0.0
+        self.measured = -1
         self.flows: dict[TransferKey, Flow] = {}

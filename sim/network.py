@@ -44,6 +44,7 @@ class Network:
         self._latency_rows_s = latencies_s if isinstance(latencies_s, list) else None
         self._pairs_mbps = options.pairs_mbps(hosts)
         self._extra_s = [0.0] * hosts
+        self._slowed = 0  # how often delays and bandwidths have changed
         self._chance = Uniforms(seed, "network")
         self._cuts: Counter[tuple[int, int]] = Counter()
         self._silent: set[int] = set()
@@ -180,6 +181,7 @@ class Network:
         up_mbps, down_mbps = self.bandwidth.link_mbps(host)
         self.bandwidth.set_link(host, up_mbps * factor, down_mbps * factor)
         self._extra_s[host] = max(0.0, self._extra_s[host] + extra_latency_s)
+        self._slowed += 1
 
     def stall_changed(self, host: int) -> None:
         """A process of this host stopped or goes on: snapshots from and to it do the same."""
@@ -210,24 +212,24 @@ class Network:
     # Control messages
 
     def _transmit(self, link: Link, envelope: Envelope, size: int) -> None:
-        source, receiver = link.source.host, link.target
+        source, receiver, clock = link.source.host, link.target, self.clock
         assert receiver is not None
         target = receiver.host
         if link.held or ((self._cuts or self._silent) and not self._is_open(source, target)):
             self._hold(link, envelope, size)
             return
-        clock = self.clock
         if not receiver.alive:  # its host answers with a reset
             clock.at(clock.now + 2 * self.delay_s(source, target), self._break, link)
             return
-        delay_s = self.delay_s(source, target) * (1.0 + self._jitter * self._chance.next())
-        arrives_s = clock.now + delay_s + 8 * size / self.bandwidth.slowest_bps(source, target)
-        if not self._plain:
-            arrives_s = self._disturb(link, arrives_s, delay_s, envelope)
-        elif arrives_s < link.last_s:
-            arrives_s = link.last_s
+        if link.measured != self._slowed:
+            link.measured = self._slowed
+            link.delay_s, link.bps = self.delay_s(source, target), self.bandwidth.slowest_bps(source, target)
+        delay_s = link.delay_s * (1.0 + self._jitter * self._chance.next())
+        arrives_s = clock.now + delay_s + 8 * size / link.bps
+        if self._plain:
+            arrives_s = link.last_s = arrives_s if arrives_s > link.last_s else link.last_s
         else:
-            link.last_s = arrives_s
+            arrives_s = self._disturb(link, arrives_s, delay_s, envelope)
         if self.meddlers and any(meddle(link, envelope, arrives_s) for meddle in self.meddlers.get(source, ())):
             return
         clock.at(arrives_s, receiver.take_message, envelope)

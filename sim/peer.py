@@ -7,7 +7,7 @@ boundaries, these before deadlines; an exchange's snapshot is pinned until relea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -53,9 +53,6 @@ from sim.states import StatePart, States
 from sim.training_thread import Payload, TrainingThread
 from sim.world import World
 
-if TYPE_CHECKING:
-    pass
-
 SEEDS_EVERY_S = 0.5
 SPINS_MAX = 1000
 # A deadline that is due again at once costs a real thread at least this much.
@@ -76,7 +73,7 @@ class SimulatedPeer:
 
     def __init__(self, config: ProtocolConfig, host: int, world: World) -> None:
         self.config, self.host, self.world = config, host, world
-        self._clock, self._trace = world.clock, world.trace
+        self._clock, self._trace, self._network = world.clock, world.trace, world.network
         self.name, self.boot = config.name, config.boot
         self.protocol = PeerProtocol(config)
         self.alive = True
@@ -88,8 +85,7 @@ class SimulatedPeer:
         self.frames_refused = 0
         self.notices: list[tuple[float, Notice]] = []
         self.failures: list[Fail] = []
-        self._sent: dict[type, int] = {}
-        self._bytes: dict[type, int] = {}
+        self._sent: dict[type, list[int]] = {}  # messages and their bytes
         self._snapshots_sent = 0
         self.control_links: dict[str, Link] = {}
         self.data_links: dict[str, Link] = {}
@@ -168,9 +164,9 @@ class SimulatedPeer:
     def traffic(self) -> dict[str, int]:
         """Messages sent by kind, their "bytes", and "snapshots" with "snapshot_bytes"."""
         snapshot_bytes = self._snapshots_sent * self.world.workload.snapshot_bytes
-        sent = {kind.__name__: count for kind, count in self._sent.items()}
+        sent = {kind.__name__: count for kind, (count, _) in self._sent.items()}
         totals = {
-            "bytes": sum(self._bytes.values()),
+            "bytes": sum(self.bytes_by_kind().values()),
             "snapshots": self._snapshots_sent,
             "snapshot_bytes": snapshot_bytes,
         }
@@ -178,11 +174,11 @@ class SimulatedPeer:
 
     def bytes_sent(self) -> int:
         """Bytes of all messages and snapshots sent so far."""
-        return sum(self._bytes.values()) + self._snapshots_sent * self.world.workload.snapshot_bytes
+        return sum(size for _, size in self._sent.values()) + self._snapshots_sent * self.world.workload.snapshot_bytes
 
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes of the messages sent, by kind."""
-        return {kind.__name__: size for kind, size in self._bytes.items()}
+        return {kind.__name__: size for kind, (_, size) in self._sent.items()}
 
     def _resume(self, _: None) -> None:
         """What came in the meantime is looked at before timers are."""
@@ -208,7 +204,10 @@ class SimulatedPeer:
 
     def take_message(self, envelope: Envelope) -> None:
         """A control message arrived at the process, if it still lives."""
-        self.take(MessageReceived(envelope))
+        if self._clock.now < self.stalled_until_s:
+            self._mailbox.append(MessageReceived(envelope))
+        elif self.alive:
+            self.handle(MessageReceived(envelope))
 
     def take_frame(self, frame: bytes) -> None:
         """Bytes arrived that need not be a message: they are decoded as the sockets do it, and counted if refused."""
@@ -247,7 +246,7 @@ class SimulatedPeer:
 
     def take(self, event: Event) -> None:
         """Something happened to the process, if it still lives."""
-        if self.world.clock.now < self.stalled_until_s:
+        if self._clock.now < self.stalled_until_s:
             self._mailbox.append(event)
         else:
             self.handle(event)
@@ -321,11 +320,11 @@ class SimulatedPeer:
             self._last_message, self._last_sent = message, (envelope, frame)
         envelope, frame = self._last_sent
         size = len(frame) + 1
-        kind = type(message)
-        self._sent[kind] = self._sent.get(kind, 0) + 1
-        self._bytes[kind] = self._bytes.get(kind, 0) + size
+        sent = self._sent.setdefault(type(message), [0, 0])
+        sent[0] += 1
+        sent[1] += size
         self._trace.add(self._clock.now, self.host, trace.SENT, address.encode() + frame)
-        self.world.network.send(self, address, envelope, size)
+        self._network.send(self, address, envelope, size)
 
     def _send_snapshot(self, effect: SendSnapshot) -> None:
         payload = self.training.pin(effect.version)

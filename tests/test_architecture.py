@@ -83,6 +83,7 @@ PROTOCOL_MAY = {
     "msgspec",
     "networkx",
     "__future__",
+    "bisect",
     "collections",
     "dataclasses",
     "functools",

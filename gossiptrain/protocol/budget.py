@@ -84,11 +84,16 @@ def _piece_bytes(snapshot_bytes: int) -> int:
 
 
 class Line:
-    """Knows until when the line out is busy with what was given to it. Times in seconds."""
+    """Knows until when the line out is busy with what was given to it. Times in seconds.
+
+    Attributes:
+        is_limited: whether there is a budget.
+    """
 
     def __init__(self, limits: SendLimits) -> None:
         self._limits = limits
         self._bytes_per_s = limits.max_mbps * 125e3
+        self.is_limited = self._bytes_per_s > 0
         self._busy_until_s = 0.0
 
     @property

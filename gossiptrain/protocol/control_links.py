@@ -15,6 +15,7 @@ from gossiptrain.protocol.effects import Connect, Disconnect, Effect, Send
 from gossiptrain.protocol.messages import Ack, Gossip, Ping, PingRequest
 
 CARRY_NEWS = (Ack, Gossip, PingRequest)
+LINKING = (Connect, Disconnect)
 LINKS_MAX = 128
 STRANGER_IDLE_S = 6.0
 LOOKS_EVERY_S = 5.0
@@ -39,23 +40,17 @@ class ControlLinks:
         result: list[Effect] = []
         for effect in effects:
             if isinstance(effect, Send):
-                if used_s.pop(effect.address, None) is None:
-                    result.append(Connect(effect.address, "control"))
+                address = effect.address
+                if used_s.pop(address, None) is None:
+                    result.append(Connect(address, "control"))
                     result += self._introduced(effect, now)
-                    used_s[effect.address] = now
-                    continue
-                used_s[effect.address] = now
-            elif isinstance(effect, Connect) and effect.lane == "control":
-                if effect.address in used_s:
-                    continue
-                used_s[effect.address] = now
-                result += [effect, *self._introduce(effect.address, now)]
-                continue
-            elif (
-                isinstance(effect, Disconnect) and effect.lane == "control" and used_s.pop(effect.address, None) is None
-            ):
-                continue
-            result.append(effect)
+                else:
+                    result.append(effect)
+                used_s[address] = now
+            elif isinstance(effect, LINKING) and effect.lane == "control":
+                result += self._link(effect, now)
+            else:
+                result.append(effect)
         return result
 
     def close_idle(self, needed: set[str], now: float) -> list[Effect]:
@@ -76,6 +71,17 @@ class ControlLinks:
             if address not in needed and (surplus > len(idle) or not self._is_member(address)):
                 idle.append(Disconnect(address, "control"))
         return idle
+
+    def _link(self, effect: Connect | Disconnect, now: float) -> list[Effect]:
+        """A link is to be opened or closed, unless it is."""
+        address, is_open = effect.address, effect.address in self._used_s
+        if isinstance(effect, Disconnect):
+            self._used_s.pop(address, None)
+            return [effect] if is_open else []
+        if is_open:
+            return []
+        self._used_s[address] = now
+        return [effect, *self._introduce(address, now)]
 
     def _introduced(self, effect: Send, now: float) -> list[Effect]:
         """Lets an introduction ride on what carries news anyway, else sends it before; a ping has it where it is needed."""

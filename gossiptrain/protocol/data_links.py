@@ -52,10 +52,9 @@ class DataLinks:
         effects: list[Effect] = [Disconnect(address, "data") for address in sorted(loose)]
         return effects + self._control.close_idle({member.control_address for member in members}, now)
 
-    def note(self, effects: list[Effect]) -> None:
+    def note(self, effect: Connect | Disconnect) -> None:
         """Sees what is opened and closed."""
-        for effect in effects:
-            if isinstance(effect, Connect) and effect.lane == "data":
-                self._open.add(effect.address)
-            elif isinstance(effect, Disconnect) and effect.lane == "data":
-                self._open.discard(effect.address)
+        if effect.lane == "data" and isinstance(effect, Connect):
+            self._open.add(effect.address)
+        elif effect.lane == "data":
+            self._open.discard(effect.address)

@@ -31,6 +31,10 @@ class Dissemination:
     def __len__(self) -> int:
         return len(self._pieces)
 
+    def has_some(self) -> bool:
+        """Says whether there is anything to be told."""
+        return bool(self._pieces)
+
     def add(self, entry: MemberEntry) -> None:
         """Has this told to others; what was to be told of the same member before is dropped."""
         self.drop(entry.name)

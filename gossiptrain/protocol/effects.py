@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from gossiptrain.protocol.events import Lane
 from gossiptrain.protocol.messages import ChunkId, Message, TransferKey
 from gossiptrain.protocol.notices import Notice
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(msgspec.Struct, frozen=True):
     """Open a link to the address, unless there is one."""
 
     address: str
     lane: Lane
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnect:
+class Disconnect(msgspec.Struct, frozen=True):
     """Close the link to the address and drop what waits on it."""
 
     address: str
     lane: Lane
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Put a message on the control link of the address."""
 
     address: str
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class ExpectSnapshot:
+class ExpectSnapshot(msgspec.Struct, frozen=True):
     """Make room for the snapshot that will arrive under this key; anything unexpected is dropped and counted.
 
     address: the sender's control address, to which credit is returned.
@@ -45,8 +42,7 @@ class ExpectSnapshot:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class SendSnapshot:
+class SendSnapshot(msgspec.Struct, frozen=True):
     """Pin this published version until its `Release` and send it to the data address under the key."""
 
     address: str
@@ -54,16 +50,14 @@ class SendSnapshot:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelSnapshot:
+class CancelSnapshot(msgspec.Struct, frozen=True):
     """Stop sending the snapshot of this key, if it is still under way."""
 
     address: str
     transfer: TransferKey
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
+class Mix(msgspec.Struct, frozen=True):
     """Compute the correction of this pinned version against the received snapshots, and have it applied.
 
     inbox: the received snapshots and the weight that this peer gives to each; weights are in (0, 1) and sum
@@ -74,23 +68,20 @@ class Mix:
     inbox: tuple[tuple[TransferKey, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FreezeState:
+class FreezeState(msgspec.Struct, frozen=True):
     """Copy the whole state (parameters, buffers, optimizer state, step count) at the next step.
 
     `StateFrozen` or `FreezeFailed` follows.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class ThawState:
+class ThawState(msgspec.Struct, frozen=True):
     """Nobody needs this frozen state any more."""
 
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendManifest:
+class SendManifest(msgspec.Struct, frozen=True):
     """Send what a frozen state consists of, with the digests of its chunks, to the data address under the key."""
 
     address: str
@@ -98,8 +89,7 @@ class SendManifest:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendPiece:
+class SendPiece(msgspec.Struct, frozen=True):
     """Send the bytes [begin, end) of a frozen state to the data address under the key."""
 
     address: str
@@ -109,8 +99,7 @@ class SendPiece:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class ExpectManifest:
+class ExpectManifest(msgspec.Struct, frozen=True):
     """Make room for the manifest, of `nbytes` bytes, of a state of `state_bytes`; `ManifestReceived` follows.
 
     address: the sender's control address, to which credit is returned.
@@ -122,8 +111,7 @@ class ExpectManifest:
     state_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class ExpectPiece:
+class ExpectPiece(msgspec.Struct, frozen=True):
     """The bytes [begin, end) of the state of the last manifest will arrive; check them against its digests."""
 
     transfer: TransferKey
@@ -132,8 +120,7 @@ class ExpectPiece:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptState:
+class AdoptState(msgspec.Struct, frozen=True):
     """Take over the whole fetched state at the next boundary: it counts as one correction, or `AdoptionFailed` follows.
 
     source: whose state it is.
@@ -142,27 +129,23 @@ class AdoptState:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropState:
+class DropState(msgspec.Struct, frozen=True):
     """Forget what has been fetched of others' states."""
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(msgspec.Struct, frozen=True):
     """Forget what has been received, or is still expected, under this key."""
 
     transfer: TransferKey
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """One `SendSnapshot`'s pin on this version is no longer needed."""
 
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunSteps:
+class RunSteps(msgspec.Struct, frozen=True):
     """Take this many local steps up to the next boundary; publish a snapshot there if asked.
 
     In synchronous mode the training thread waits at each boundary for this effect; in asynchronous mode it
@@ -176,37 +159,32 @@ class RunSteps:
     scale: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class HandChunks:
+class HandChunks(msgspec.Struct, frozen=True):
     """Train these chunks next, after those handed before, in this order. share: this peer's part of an epoch, in (0, 1]."""
 
     chunks: tuple[ChunkId, ...]
     share: float
 
 
-@dataclass(frozen=True, slots=True)
-class WithdrawChunks:
+class WithdrawChunks(msgspec.Struct, frozen=True):
     """Do not train these chunks, as far as it has not begun: others do, or did."""
 
     chunks: tuple[ChunkId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RefuseSharing:
+class RefuseSharing(msgspec.Struct, frozen=True):
     """This peer's data differ from those that the others share: nothing can be handed to it, for the reason given."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(msgspec.Struct, frozen=True):
     """Tell whoever watches."""
 
     notice: Notice
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(msgspec.Struct, frozen=True):
     """This peer cannot take part: raise the error named by `kind` ("model", "mixer", "run", ...)."""
 
     kind: Literal["model", "mixer", "run", "version", "name", "seeds"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from gossiptrain.protocol.data_plan import DataPlan, LedgerState
 from gossiptrain.protocol.messages import ChunkId, Envelope, MemberEntry, TransferKey
@@ -11,20 +12,17 @@ from gossiptrain.protocol.messages import ChunkId, Envelope, MemberEntry, Transf
 Lane = Literal["control", "data"]
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """The driver is ready: its sockets are bound. Comes first, once."""
 
 
-@dataclass(frozen=True, slots=True)
-class SeedsFound:
+class SeedsFound(msgspec.Struct, frozen=True):
     """Control addresses of peers to get in touch with, as far as they are known now. May come again."""
 
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MembersKnown:
+class MembersKnown(msgspec.Struct, frozen=True):
     """Others who are in the run from the beginning, as this peer is: no HELLO is needed between them.
 
     For a start from a list that all share; comes right after `Started`. This peer's own entry in it is passed over.
@@ -33,23 +31,20 @@ class MembersKnown:
     members: tuple[MemberEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MessageReceived:
+class MessageReceived(msgspec.Struct, frozen=True):
     """A valid message arrived on the control lane."""
 
     envelope: Envelope
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotReceived:
+class SnapshotReceived(msgspec.Struct, frozen=True):
     """All bytes of an expected snapshot are here and every value is finite; or those of an expected piece of a state, and
     they are what the manifest says."""
 
     transfer: TransferKey
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotRejected:
+class SnapshotRejected(msgspec.Struct, frozen=True):
     """An expected snapshot, manifest or piece arrived but cannot be used.
 
     reason: "non-finite", "size", "checksum"; of a manifest "manifest", of a piece "digest".
@@ -75,8 +70,7 @@ class BlockTiming(NamedTuple):
     blocks: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class StepsCompleted:
+class StepsCompleted(msgspec.Struct, frozen=True):
     """The training thread reached the end of a block of local steps.
 
     step: optimizer steps completed, those behind the state that the peer began from among them; 0 until it trains.
@@ -91,8 +85,7 @@ class StepsCompleted:
     timing: BlockTiming | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DriftMeasured:
+class DriftMeasured(msgspec.Struct, frozen=True):
     """How far peers are apart, and how far a step moves one: norms of parameters, both positive and finite.
 
     consensus_distance: estimated distance from this peer to the mean of all. step_movement: of one local step; that of
@@ -103,8 +96,7 @@ class DriftMeasured:
     step_movement: float
 
 
-@dataclass(frozen=True, slots=True)
-class TugMeasured:
+class TugMeasured(msgspec.Struct, frozen=True):
     """How hard this peer and mixing pull against each other; see `gossiptrain.tug`.
 
     tug: about 0 with data that are alike, towards 1 with unlike data; below 0 where mixing drives it the same way.
@@ -113,8 +105,7 @@ class TugMeasured:
     tug: float
 
 
-@dataclass(frozen=True, slots=True)
-class StateFrozen:
+class StateFrozen(msgspec.Struct, frozen=True):
     """A state was frozen and its manifest made. version: names it; step: when; sizes in bytes."""
 
     version: int
@@ -123,15 +114,13 @@ class StateFrozen:
     state_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FreezeFailed:
+class FreezeFailed(msgspec.Struct, frozen=True):
     """The state cannot be given to others, for the reason given."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestReceived:
+class ManifestReceived(msgspec.Struct, frozen=True):
     """An expected manifest is here and describes a state that this peer's model can take.
 
     chunk_bytes: bytes that each digest covers, but for the last; digests: in order.
@@ -142,20 +131,17 @@ class ManifestReceived:
     digests: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptionFailed:
+class AdoptionFailed(msgspec.Struct, frozen=True):
     """The fetched state turned out unusable ("non-finite"); this peer's own is unchanged."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlineReached:
+class DeadlineReached(msgspec.Struct, frozen=True):
     """The moment that `next_deadline` named has come."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkEvidence:
+class LinkEvidence(msgspec.Struct, frozen=True):
     """What the transport noticed about an address, without any message: "up", "down" or "refused"."""
 
     address: str
@@ -163,37 +149,32 @@ class LinkEvidence:
     kind: Literal["up", "down", "refused"]
 
 
-@dataclass(frozen=True, slots=True)
-class BusyAnnounced:
+class BusyAnnounced(msgspec.Struct, frozen=True):
     """The peer may be silent for up to so many seconds (a checkpoint, a compilation); 0 says that the pause is over."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class TrafficCounted:
+class TrafficCounted(msgspec.Struct, frozen=True):
     """What the transport has counted so far (bytes sent and received, what it rejected), for the status."""
 
     counters: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class SharingBegun:
+class SharingBegun(msgspec.Struct, frozen=True):
     """This peer takes its part in the data from now on; it has joined. begins: what it knows to be trained already."""
 
     plan: DataPlan
     begins: LedgerState | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChunksTaken:
+class ChunksTaken(msgspec.Struct, frozen=True):
     """Training has begun on chunks that it was handed; more are wanted."""
 
     chunks: tuple[ChunkId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ChunksTrained:
+class ChunksTrained(msgspec.Struct, frozen=True):
     """A block of steps has ended that holds the last samples of these chunks, maybe of none.
 
     samples_per_s: how fast this peer trains now; 0 where that is not known yet.
@@ -203,8 +184,7 @@ class ChunksTrained:
     samples_per_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveRequested:
+class LeaveRequested(msgspec.Struct, frozen=True):
     """Training is over on this peer, or it was told to stop."""
 
     reason: str

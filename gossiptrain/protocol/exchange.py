@@ -92,7 +92,7 @@ class PairExchange:
 
     def is_free(self) -> bool:
         """Says whether an exchange could be begun now."""
-        return self._is_free()
+        return self._slot is None and self._version is not None and self._corrections_applied >= self._corrections_due
 
     def takes(self, offer: Offer) -> bool:
         """Says whether the offer is well formed for this part."""
@@ -101,12 +101,13 @@ class PairExchange:
     def offered(self, offer: Offer, sender: Member, now: float) -> list[Effect]:
         """Another peer offers an exchange."""
         slot = self._slot
-        if any(found.is_with(sender, offer.exchange) for found in self._open_now()):
-            return []
+        for found in self._open_now():
+            if found.is_with(sender, offer.exchange):
+                return []
         effects: list[Effect] = []
         if slot is not None and self._yields_to(slot, sender):
             effects = self._close(slot)
-        elif not self._is_free() or not self._may_use(sender.name, now):
+        elif not self.is_free() or not self._may_use(sender.name, now):
             reason = "unready" if self._version is None else "busy"
             self._search.call_back(sender.name)
             return [Send(sender.control_address, Reject(offer.exchange, reason, 0))]
@@ -197,6 +198,8 @@ class PairExchange:
         """Gives up what passed its deadline, asks again where this peer is in doubt, goes on looking for a partner."""
         effects: list[Effect] = []
         for found in self._open_now():
+            if now < found.ask_again_s and now < found.deadline_s:
+                continue
             if now >= found.ask_again_s:
                 found.ask_again_s = now + ASK_AGAIN_S
                 effects.append(Send(found.partner.control_address, Received(found.exchange, again=True)))
@@ -224,8 +227,10 @@ class PairExchange:
         slot = self._slot
         if slot is not None:
             at_s = slot.deadline_s if slot.deadline_s < slot.ask_again_s else slot.ask_again_s
+        elif self.is_free():
+            at_s = min(self._search.ask_at_s, self._search.forget_at_s, self._line_free_s)
         else:
-            at_s = min(self._search.deadline_s(), self._line_free_s) if self._is_free() else NEVER_S
+            at_s = NEVER_S
         for found in self._aside:
             at_s = min(at_s, found.deadline_s, found.ask_again_s)
         return at_s
@@ -233,21 +238,16 @@ class PairExchange:
     # How it is done
 
     def _open_now(self) -> list[OpenExchange]:
-        return [*self._aside, *([self._slot] if self._slot else [])]
-
-    def _is_free(self) -> bool:
-        if self._slot is not None or self._version is None:
-            return False
-        return self._corrections_applied >= self._corrections_due
+        return [*self._aside, self._slot] if self._slot is not None else self._aside.copy()
 
     def _may_use(self, name: str, now: float) -> bool:
         member = self._member(name)
         if member is None or member.state != "alive" or (name in self._shunned and now < self._shunned[name][0]):
             return False
-        if not self._line.is_free(member.data_address, now):
+        if self._line.is_limited and not self._line.is_free(member.data_address, now):
             self._line_free_s = self._line.free_at_s(member.data_address)
             return False
-        return not any(found.partner.name == name for found in self._aside) if self._aside else True
+        return not self._aside or all(found.partner.name != name for found in self._aside)
 
     def _yields_to(self, slot: OpenExchange, sender: Member) -> bool:
         crossing = slot.initiator and not slot.accepted and not slot.holds_theirs and self._version is not None
@@ -256,10 +256,9 @@ class PairExchange:
     def _begin(self, now: float) -> list[Effect]:
         if now >= self._line_free_s:
             self._line_free_s = NEVER_S
-        if not self._is_free() or self._search.waits(now):
+        if self._search.waits(now) or not self.is_free():
             return []
-        usable = [name for name in self._neighbours if self._may_use(name, now)]
-        name = self._search.next(usable, lambda caller: self._may_use(caller, now), self._chance, now)
+        name = self._search.next(self._neighbours, lambda name: self._may_use(name, now), self._chance, now)
         return self._offer(name, now) if name is not None else []
 
     def _offer(self, name: str, now: float) -> list[Effect]:

@@ -48,7 +48,7 @@ class Exchanges:
     def message(self, message: m.Message, sender: Member, now: float) -> list[Effect]:
         """Takes one of `MESSAGES`."""
         assert isinstance(message, MESSAGES)
-        part = self.part_for(message.exchange)
+        part = self._mixing if message.exchange.number < PULL_NUMBERS else self.catching_up
         match message:
             case m.Offer():
                 if message.exchange.initiator_boot != sender.boot or not part.takes(message):
@@ -70,7 +70,8 @@ class Exchanges:
 
     def tick(self, now: float) -> list[Effect]:
         """Gives up what passed its deadline, and tries again what is due."""
-        return [effect for part in self._parts for effect in part.tick(now)]
+        effects = self.catching_up.tick(now) if not self.catching_up.is_quiet() else []
+        return effects + self._mixing.tick(now)
 
     def close_all(self, now: float) -> list[Effect]:
         """This peer leaves: give up everything."""
@@ -84,9 +85,6 @@ class Exchanges:
         """Says whether nothing is open and no correction waits to be applied."""
         return all(part.is_idle() for part in self._parts)
 
-    def next_deadline(self, has_met_others: bool) -> float:
-        """The next time at which `tick` or `catching_up.seek` has something to do."""
-        mixing_s = self._mixing.next_deadline()
-        if self.catching_up.is_quiet():
-            return mixing_s
-        return min(mixing_s, self.catching_up.next_deadline(has_met_others))
+    def next_deadline(self) -> float:
+        """The next time at which `tick` has something to do for pairs or rounds; `catching_up` has its own."""
+        return self._mixing.next_deadline()

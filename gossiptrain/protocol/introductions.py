@@ -136,6 +136,10 @@ class Introductions:
         """When a peer that found nobody gives up."""
         return self._started_s + self._config.membership.join_timeout_s
 
+    def is_quiet(self) -> bool:
+        """Says whether nobody is greeted and no link is open for a last word: `tick` has nothing to do."""
+        return not (self._lingering or self._greeting.attempts)
+
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do."""
         greeting_s = self._greeting.next_deadline() if len(self._greeting) else float("inf")

@@ -7,6 +7,7 @@ peer makes of it is the *state*: a member that is alive for all may be suspect h
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -15,6 +16,7 @@ from gossiptrain.protocol.chance import Chance
 from gossiptrain.protocol.messages import STATES, MemberEntry, Pace
 
 MEMBERS_MAX = 4096
+LIVING = ("alive", "suspect")
 _RANKS = {state: rank for rank, state in enumerate(STATES)}
 
 
@@ -52,7 +54,7 @@ class Member:
     @property
     def is_living(self) -> bool:
         """Whether the graph is built on it."""
-        return self.verdict in ("alive", "suspect")
+        return self.verdict in LIVING
 
     def order(self) -> tuple[int, int, int]:
         """The place of its entry among those of its name; the greatest holds."""
@@ -98,6 +100,7 @@ class MemberTable:
         self._names: tuple[int, tuple[str, ...]] = (-1, ())
         self._paces: tuple[tuple[int, int], tuple[Pace, ...]] = ((-1, -1), ())
         self._others: tuple[int, tuple[str, ...]] = (-1, ())
+        self._sorted: list[str] | None = None  # names of the living, once they were asked for
         self._hash = 0
         self.version = self.paces_version = 0
         self.get = self._members.get
@@ -125,13 +128,17 @@ class MemberTable:
     def living_others(self) -> tuple[str, ...]:
         """Sorted names of the living, without this peer."""
         if self._others[0] != self.version:
-            self._others = (self.version, tuple(sorted(self._living)))
+            if self._sorted is None:
+                self._sorted = sorted(self._living)
+            self._others = (self.version, tuple(self._sorted))
         return self._others[1]
 
     def living(self) -> tuple[str, ...]:
         """Sorted names of the living, this peer among them."""
         if self._names[0] != self.version:
-            self._names = (self.version, tuple(sorted([*self._living, self._own])))
+            names = list(self.living_others())
+            insort(names, self._own)
+            self._names = (self.version, tuple(names))
         return self._names[1]
 
     def living_count(self) -> int:
@@ -191,11 +198,15 @@ class MemberTable:
     def changed(self, member: Member, verdict: str, incarnation: int, now: float) -> None:
         """Sets a member's verdict and incarnation."""
         was_living = member.is_living
-        self._uncount(member)
+        if verdict not in LIVING:
+            self._uncount(member)
         if verdict != member.verdict:
             member.since_s = now
         member.verdict, member.incarnation = verdict, incarnation
-        self._count(member)
+        if not was_living:
+            self._count(member)
+        elif verdict in LIVING:
+            self._by_address[member.control_address] = member.name
         self.version += was_living != member.is_living
 
     def forget_before(self, time_s: float) -> None:
@@ -218,6 +229,8 @@ class MemberTable:
     def _count(self, member: Member) -> None:
         if member.is_living:
             self._living[member.name] = None
+            if self._sorted is not None:
+                insort(self._sorted, member.name)
             self._by_address[member.control_address] = member.name
             self._data_addresses[member.data_address] = self._data_addresses.get(member.data_address, 0) + 1
             member.digest = member.digest or digest(member.name, member.boot)
@@ -226,6 +239,8 @@ class MemberTable:
     def _uncount(self, member: Member) -> None:
         if member.is_living:
             del self._living[member.name]
+            if self._sorted is not None:
+                del self._sorted[bisect_left(self._sorted, member.name)]
             if self._by_address.get(member.control_address) == member.name:
                 del self._by_address[member.control_address]
             self._data_addresses[member.data_address] -= 1

@@ -44,13 +44,14 @@ class Membership:
         self._chance = Chance(config.seed, config.name, config.boot, "membership")
         self._probing = Probing(self._timing, self._chance)
         self._roster = Roster(config, self._probing)
+        self._suspicions, self._news = self._roster.suspicions, self._roster.news
         self.table = self._roster.table
         self._correspondents = Correspondents(self.table, self._chance)
         self.get = self.table.get
         self._run = run_tag(config)
         self._step = 0
         self._told_s: dict[str, float] = {}
-        self._looked_s: float | None = None
+        self._looked_s = NEVER_S
         self._pulse_at_s = NEVER_S
         self._probe_at_s = self._gossip_at_s = self._lost_at_s = 0.0
         self._synced_at_s = self._forgot_at_s = 0.0
@@ -116,11 +117,10 @@ class Membership:
 
     def next_deadline(self) -> float:
         """The next time at which `tick` has something to do, in seconds."""
-        next_s = self._pulse_at_s
-        if next_s == NEVER_S:
+        if self._pulse_at_s == NEVER_S:
             return NEVER_S
-        next_s = min(next_s, self._roster.suspicions.next_deadline(), self._probing.next_deadline())
-        return min(next_s, self._gossip_at_s) if self._has_to_gossip() else next_s
+        next_s = min(self._pulse_at_s, self._suspicions.next_deadline(), self._probing.next_deadline())
+        return self._gossip_at_s if self._gossip_at_s < next_s and self._has_to_gossip() else next_s
 
     # What this peer says of itself
 
@@ -153,8 +153,7 @@ class Membership:
 
         To be called at each event: a healthy driver looks once a probe period at least.
         """
-        looked_s, self._looked_s = self._looked_s, now
-        gap_s = now - looked_s if looked_s is not None else 0.0
+        gap_s, self._looked_s = now - self._looked_s, now
         if gap_s <= 2 * self._timing.probe_period_s or not len(self.table) or not self._timing.minds_own_stalls:
             return 0.0
         self._roster.suspicions.shift(gap_s)
@@ -190,7 +189,7 @@ class Membership:
 
     def hear(self, envelope: m.Envelope, now: float) -> list[Effect] | None:
         """Notes a word of a member. Returns None when the sender is no member, or an older or unknown boot."""
-        member = self.table.get(envelope.sender)
+        member = self.get(envelope.sender)
         effects: list[Effect] = []
         if member is None or member.boot != envelope.boot:
             updates = getattr(envelope.message, "updates", ())
@@ -198,12 +197,14 @@ class Membership:
                 return None
             effects += self._roster.merge(updates, envelope.sender, now) + self._wake(now)
             member = self.table.get(envelope.sender)
-        if member is None or member.boot != envelope.boot or member.verdict == "left":
+            if member is None or member.boot != envelope.boot:
+                return None
+        if member.verdict == "left":
             return None
         member.heard_s, member.has_spoken = now, True
         self._probing.word_of(member.name)
         self._roster.claims.spoke(member.name)
-        if member.verdict in ("suspect", "dead"):
+        if member.verdict != "alive":
             effects += self._tell_it(member, now)
         elif member.link_is_down:
             member.link_is_down = False
@@ -289,8 +290,8 @@ class Membership:
             effects += self._pulse(now)
         if now >= self._probing.next_deadline():
             effects += self._follow_probes(now)
-        if now >= self._roster.suspicions.next_deadline():
-            for name, reason in self._roster.suspicions.due(now):
+        if now >= self._suspicions.next_deadline():
+            for name, reason in self._suspicions.due(now):
                 effects += self._roster.bury(name, reason, now)
         if now >= self._gossip_at_s and self._has_to_gossip():
             effects += self._gossip(now)
@@ -371,7 +372,7 @@ class Membership:
         return [effect for member in self._roster.take_unsure() for effect in self._probe(member, now)]
 
     def _has_to_gossip(self) -> bool:
-        return len(self._roster.news) > 0 and self.table.living_count() > 1
+        return self._news.has_some() and self.table.living_count() > 1
 
     def _ping(self, number: int, receiver: Member | None = None, now: float = 0.0) -> m.Ping:
         """A ping introduces its sender to those who may not have heard of it yet."""

@@ -23,7 +23,11 @@ CALLERS_MAX = 64
 
 
 class PartnerSearch:
-    """Remembers whom this peer asked since its last exchange and who asked it in vain; times in seconds."""
+    """Remembers whom this peer asked since its last exchange and who asked it in vain; times in seconds.
+
+    Attributes:
+        ask_at_s, forget_at_s: when `next` is to be asked again while the slot is free, whichever comes first.
+    """
 
     def __init__(self, patience_s: float) -> None:
         """
@@ -37,34 +41,33 @@ class PartnerSearch:
         self._since_s: float | None = None
         self._began_s: float | None = None
         self._cycle_s = patience_s
-        self._ask_at_s = self._forget_at_s = NEVER_S
+        self.ask_at_s = self.forget_at_s = NEVER_S
 
-    def next(
-        self, neighbours: Sequence[str], may_call: Callable[[str], bool], chance: Chance, now: float
-    ) -> str | None:
+    def next(self, neighbours: Sequence[str], may_use: Callable[[str], bool], chance: Chance, now: float) -> str | None:
         """Returns whom to ask now, while this peer's slot is free; None to wait.
 
         Args:
-            neighbours: those that can be asked.
-            may_call: says whether one that asked before can be.
+            neighbours: whom to ask besides those that asked before.
+            may_use: says whether one of either can be asked.
         """
         if self._since_s is None:
             self._begin(now)
-        if now >= self._forget_at_s:
+        if now >= self.forget_at_s:
             self._asked.clear()
-            self._forget_at_s = NEVER_S
-        callers = [name for name in self._callers if may_call(name)]
-        fresh = [name for name in neighbours if name not in self._asked]
+            self.forget_at_s = NEVER_S
+        callers = [name for name in self._callers if may_use(name)]
+        asked = self._asked
+        fresh = [name for name in neighbours if name not in asked and may_use(name)]
         if not callers and not fresh:
-            self._ask_at_s = NEVER_S
-            if neighbours and self._forget_at_s == NEVER_S:
-                self._forget_at_s = now + max(self._patience_s, self._cycle_s) * (0.5 + chance.uniform())
+            self.ask_at_s = NEVER_S
+            if self.forget_at_s == NEVER_S and any(map(may_use, neighbours)):
+                self.forget_at_s = now + max(self._patience_s, self._cycle_s) * (0.5 + chance.uniform())
             return None
-        if self._asks and self._ask_at_s == NEVER_S:
-            self._ask_at_s = now + self._pause_s() * (0.5 + chance.uniform())
-        if self._asks and now < self._ask_at_s:
+        if self._asks and self.ask_at_s == NEVER_S:
+            self.ask_at_s = now + self._pause_s() * (0.5 + chance.uniform())
+        if self._asks and now < self.ask_at_s:
             return None
-        self._ask_at_s = NEVER_S
+        self.ask_at_s = NEVER_S
         self._asks += 1
         name = chance.choice(callers or fresh)
         self._callers.pop(name, None)
@@ -73,11 +76,7 @@ class PartnerSearch:
 
     def waits(self, now: float) -> bool:
         """Says whether somebody has been asked lately and it is not yet time for the next."""
-        return now < self._ask_at_s < NEVER_S and now < self._forget_at_s
-
-    def deadline_s(self) -> float:
-        """When `next` is to be asked again while the slot is free."""
-        return min(self._ask_at_s, self._forget_at_s)
+        return now < self.ask_at_s < NEVER_S and now < self.forget_at_s
 
     def call_back(self, name: str) -> None:
         """Somebody asked in vain."""
@@ -92,12 +91,12 @@ class PartnerSearch:
         self._callers.pop(name, None)
         self._asks = 0
         self._since_s = None
-        self._ask_at_s = self._forget_at_s = NEVER_S
+        self.ask_at_s = self.forget_at_s = NEVER_S
 
     def hurry(self) -> None:
         """An exchange agreed on came to nothing: go on at once, with somebody else."""
         self._asks = 0
-        self._ask_at_s = NEVER_S
+        self.ask_at_s = NEVER_S
 
     def forget(self, name: str) -> None:
         """This member's process is gone, and what it knew."""

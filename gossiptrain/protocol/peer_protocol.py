@@ -10,7 +10,7 @@ from __future__ import annotations
 from gossiptrain.protocol import data_ledger, exchanges, notices
 from gossiptrain.protocol import messages as m
 from gossiptrain.protocol.config import ProtocolConfig
-from gossiptrain.protocol.control_links import ControlLinks
+from gossiptrain.protocol.control_links import LINKING, ControlLinks
 from gossiptrain.protocol.data_links import DataLinks
 from gossiptrain.protocol.effects import Effect, Fail, Notify, RunSteps, Send
 from gossiptrain.protocol.events import (
@@ -73,7 +73,8 @@ class PeerProtocol:
         self._catching_up, self._rounds = self._exchanges.catching_up, self._exchanges.rounds
         self.ledger = data_ledger.DataLedger(config, self._membership.table, self._count)
         self._step = 0
-        self._pacer = Pacer(config.pacing, config.kind == "round")
+        self._is_round, self._joins = config.kind == "round", config.expects_seeds and not config.founder
+        self._pacer = Pacer(config.pacing, self._is_round)
         self._wanted = (self._pacer.plan, False)
         self._leaving = False
         self._failed = False
@@ -94,18 +95,19 @@ class PeerProtocol:
         if not was_caught_up and self._catching_up.done:
             self._rounds.caught_up()
             self._membership.caught_up(now)
-        if not effects:
-            return effects
-        self._see(effects)
-        self._data_links.note(effects)
-        return self._links.mind(effects, now)
+        if effects:
+            self._see(effects)
+            return self._links.mind(effects, now)
+        return effects
 
     def _see(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if isinstance(effect, Fail):
-                self._failed = True
+            if isinstance(effect, LINKING):
+                self._data_links.note(effect)
             elif isinstance(effect, Notify) and isinstance(effect.notice, notices.Exchanged):
                 self._pacer.exchanged(effect.notice.seconds)
+            elif isinstance(effect, Fail):
+                self._failed = True
 
     def envelope(self, message: m.Message) -> m.Envelope:
         """Returns what a `Send` of this message puts on the link."""
@@ -115,15 +117,16 @@ class PeerProtocol:
         """The time at which `DeadlineReached` is due, if nothing else happens first; infinity for never."""
         if self._leaving or self._failed:
             return float("inf")
-        met_somebody = len(self._membership.table) > 0
-        next_s = min(
-            self._membership.next_deadline(),
-            self._rewiring.next_deadline(),
-            self._introductions.next_deadline(),
-            self._exchanges.next_deadline(met_somebody),
-            self.ledger.next_deadline(),
-        )
-        return next_s if met_somebody or not self._is_joining() else min(next_s, self._introductions.joining_ends_s())
+        next_s = min(self._membership.next_deadline(), self._rewiring.due_s, self._exchanges.next_deadline())
+        if not self._introductions.is_quiet():
+            next_s = min(next_s, self._introductions.next_deadline())
+        if not self._catching_up.is_quiet():
+            next_s = min(next_s, self._catching_up.next_deadline(len(self._membership.table) > 0))
+        if self.ledger.plan is not None:
+            next_s = min(next_s, self.ledger.next_deadline())
+        if self._is_joining():
+            next_s = min(next_s, self._introductions.joining_ends_s())
+        return next_s
 
     @property
     def caught_up(self) -> bool:
@@ -152,9 +155,10 @@ class PeerProtocol:
 
     def neighbours(self) -> tuple[str, ...]:
         """Names of those this peer exchanges with at present."""
-        key = (self._rewiring.topology.epoch, self._exchanges.round_number())
+        topology = self._rewiring.topology
+        key = (topology.epoch, 0 if topology.schedule is None else self._exchanges.round_number())
         if self._neighbours[0] != key:
-            self._neighbours = (key, self._rewiring.topology.neighbours(key[1]))
+            self._neighbours = (key, topology.neighbours(key[1]))
         return self._neighbours[1]
 
     def status(self, now: float) -> notices.Status:
@@ -178,13 +182,13 @@ class PeerProtocol:
     def _take(self, event: Event, now: float) -> list[Effect]:
         if self._leaving or self._failed:
             return []
+        if isinstance(event, MessageReceived):  # the most frequent first
+            return self._message(event.envelope, now)
+        if isinstance(event, DeadlineReached):
+            return self._tick(now)
         if isinstance(event, data_ledger.EVENTS):
             return self.ledger.happened(event, now)
-        match event:  # the most frequent first
-            case MessageReceived(envelope):
-                return self._message(envelope, now)
-            case DeadlineReached():
-                return self._tick(now)
+        match event:
             case StepsCompleted():
                 return self._boundary(event, now)
             case SnapshotReceived(key):
@@ -217,13 +221,12 @@ class PeerProtocol:
                 return self._catching_up.happened(event, now)
 
     def _boundary(self, event: StepsCompleted, now: float) -> list[Effect]:
-        step, version, corrections = event.step, event.version, event.corrections
-        self._step = step
-        self._membership.stepped(step)
+        self._step, version, corrections = event.step, event.version, event.corrections
+        self._membership.stepped(event.step)
         effects = self._repace(event.timing, now) if event.timing is not None else []
         effects += self._catching_up.boundary(version, corrections)
         self._exchanges.pairs.boundary(version if self.caught_up else None, corrections)
-        if self.config.kind != "round" or step == 0:
+        if not self._is_round or event.step == 0:
             return effects
         if not self.caught_up:
             return effects + self._rounds.stand_aside()
@@ -242,9 +245,15 @@ class PeerProtocol:
         return [Notify(notice)] if notice is not None else []
 
     def _tick(self, now: float) -> list[Effect]:
-        effects = self._membership.tick(now) + self._introductions.tick(now)
-        effects += self._exchanges.tick(now) + self.ledger.tick(now)
-        effects += self._tidy_links(now)
+        effects = self._membership.tick(now)
+        if not self._introductions.is_quiet():
+            effects += self._introductions.tick(now)
+        effects += self._exchanges.tick(now)
+        if self.ledger.plan is not None:
+            effects += self.ledger.tick(now)
+        if self._data_links.is_time_to_tidy(now):
+            needed = self._exchanges.busy_with() | self._rewiring.former_neighbours(now)
+            effects += self._data_links.tidy(needed, now)
         if self._is_joining():
             failure = self._introductions.give_up_joining(now)
             self._failed = bool(failure)
@@ -329,7 +338,7 @@ class PeerProtocol:
         return effects + self._introductions.welcome(hello, self._membership.lists(now, wants_reply=False))
 
     def _refused(self, envelope: m.Envelope, refuse: m.Refuse, now: float) -> list[Effect]:
-        effects = self._introductions.refused(envelope, refuse, not self._others_living(), now)
+        effects = self._introductions.refused(envelope, refuse, self._membership.table.living_count() == 1, now)
         self._failed = any(isinstance(effect, Fail) for effect in effects)
         return effects
 
@@ -347,18 +356,19 @@ class PeerProtocol:
         table, rewiring, pairs = self._membership.table, self._rewiring, self._exchanges.pairs
         for name, gone in self._membership.take_lost():
             effects += self._exchanges.peer_lost(name, gone, now)
-        effects += self.ledger.members_changed(now)
+        if self.ledger.plan is not None:
+            effects += self.ledger.members_changed(now)
         if self._version_seen != table.version:
             self._version_seen = table.version
             rewiring.view_changed(table.living_count(), now)
-        if rewiring.is_due(now) and rewiring.rewire(self._membership.living(), now):
+        if now >= rewiring.due_s and rewiring.rewire(self._membership.living(), now):
             pairs.turn = 0
             effects += self._lay_links()
-        if self._leaving or self.config.kind == "round":
+        if self._leaving or self._is_round:
             return effects
         if pairs.is_free():
             effects += pairs.begin(self._partners(now), now)
-        wanted = (self._pacer.plan, self._others_living())
+        wanted = (self._pacer.plan, table.living_count() > 1)
         if wanted != self._wanted:
             self._wanted = wanted
             effects.append(RunSteps(wanted[0].steps, wanted[1], wanted[0].scale))
@@ -374,11 +384,6 @@ class PeerProtocol:
         self._membership.neighbours = self._data_links.around
         return effects
 
-    def _tidy_links(self, now: float) -> list[Effect]:
-        if not self._data_links.is_time_to_tidy(now):
-            return []
-        return self._data_links.tidy(self._exchanges.busy_with() | self._rewiring.former_neighbours(now), now)
-
     def _seek_parameters(self, now: float) -> list[Effect]:
         """A newcomer takes a member's parameters before it counts in mixing."""
         if self.caught_up or self._leaving or not self._catching_up.may_seek(now):
@@ -389,11 +394,7 @@ class PeerProtocol:
     # Small things
 
     def _is_joining(self) -> bool:
-        config = self.config
-        return config.expects_seeds and not config.founder and not len(self._membership.table)
-
-    def _others_living(self) -> bool:
-        return self._membership.table.living_count() > 1
+        return self._joins and not len(self._membership.table)
 
     def _count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1

@@ -64,7 +64,8 @@ class Rewiring:
         self._seed = seed
         self._timing = timing or MembershipConfig()
         self._changed_s: float | None = None
-        self._due_s = NEVER_S
+        self.due_s = NEVER_S
+        """When `rewire` is due, in seconds; infinity when nothing has changed."""
         self._former: frozenset[str] = frozenset()
         self._former_until_s = 0.0
         self.topology = Topology(0, (own,), own, _single(own))
@@ -78,19 +79,11 @@ class Rewiring:
             self._changed_s = now
         patience = max(1.0, living / PATIENT_FROM)
         rests_s, within_s = patience * self._timing.rewire_debounce_s, patience * self._timing.rewire_within_s
-        self._due_s = min(now + rests_s, self._changed_s + within_s)
-
-    def is_due(self, now: float) -> bool:
-        """Says whether it is time for `rewire`."""
-        return now >= self._due_s
-
-    def next_deadline(self) -> float:
-        """When `rewire` is due, in seconds; infinity when nothing has changed."""
-        return self._due_s
+        self.due_s = min(now + rests_s, self._changed_s + within_s)
 
     def rewire(self, members: tuple[str, ...], now: float = 0.0) -> bool:
         """Computes the graph for these members, unless they are the current ones. Returns whether it did."""
-        self._changed_s, self._due_s = None, NEVER_S
+        self._changed_s, self.due_s = None, NEVER_S
         if members == self.topology.members:
             return False
         former = self.topology.all_neighbours()

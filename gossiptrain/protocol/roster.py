@@ -44,10 +44,14 @@ class Roster:
         self._lost: list[tuple[str, bool]] = []
         self._unsure: dict[str, None] = {}
         self._leases: dict[str, None] = {}
+        self._limit = (0, 0)
 
     def limit(self) -> int:
         """How often a piece of news is passed on."""
-        return self._config.membership.retransmissions(self.table.living_count())
+        living = self.table.living_count()
+        if living != self._limit[0]:
+            self._limit = (living, self._config.membership.retransmissions(living))
+        return self._limit[1]
 
     def view_hash(self) -> int:
         """Hashes the living members and their boots; equal views have equal hashes."""
@@ -120,14 +124,16 @@ class Roster:
             whole: the entries are from somebody's list: the dead in it are taken for suspects, so that they can speak up.
         """
         effects: list[Effect] = []
+        known = self.table.get
         for entry in entries:
-            member = self.table.get(entry.name)
+            member = known(entry.name)
             if member is not None:
-                # Most news are known already; this is where a large group spends its time.
                 is_known = entry.incarnation == member.incarnation and entry.boot == member.boot
-                if is_known and entry.state == "alive" == member.verdict:
-                    continue
-                effects += self._merge_one(entry, member, teller, now, whole)
+                if not (is_known and entry.state == member.verdict):
+                    effects += self._merge_one(entry, member, teller, now, whole)
+                elif entry.state == "suspect":
+                    effects += self.accuse(member, entry.accuser or teller, entry.refused, "", now)
+                # Most news are known already; this is where a large group spends its time.
             elif entry.name == self._config.name:
                 effects += self._about_me(entry, teller, now)
             elif entry.incarnation <= INCARNATION_JUMP_MAX:
@@ -141,10 +147,8 @@ class Roster:
         if state == "dead" and member.is_living and is_same and (whole or self._was_heard(member, entry, now)):
             state = "suspect"
         order, mine = (*order_of(entry)[:2], STATES.index(state)), member.order()
-        if order == mine:
-            if state == "suspect":
-                return self.accuse(member, entry.accuser or teller, entry.refused, "", now)
-            return []
+        if order == mine:  # by what is known here
+            return self.accuse(member, entry.accuser or teller, entry.refused, "", now) if state == "suspect" else []
         if order < mine:
             if not is_same or not member.is_living:
                 self.pass_on(member.entry(now))

@@ -23,7 +23,7 @@ class _Suspicion:
     accusers: dict[str, None] = field(default_factory=dict)
     refused: dict[str, float] = field(default_factory=dict)
     due_s: float = math.inf
-    reckoned: tuple[int, ...] = ()
+    reckoned: tuple[int, int] = (0, 0)
 
 
 class Suspicions:
@@ -41,16 +41,21 @@ class Suspicions:
 
     def accuse(self, name: str, accuser: str, refused: bool, now: float) -> bool:
         """Notes an accusation. Returns whether it is worth passing on: it changes what others would decide."""
-        found = self._open.setdefault(name, _Suspicion(since_s=now))
-        is_news = accuser not in found.accusers and len(found.accusers) <= self._config.confirmations
-        is_news |= refused and accuser not in found.refused and len(found.refused) < self._config.refused_observers
-        if len(found.accusers) <= self._config.confirmations:
+        found = self._open.get(name)
+        if found is None:
+            found = self._open[name] = _Suspicion(since_s=now)
+        is_news = has_changed = False
+        if accuser not in found.accusers and len(found.accusers) <= self._config.confirmations:
             found.accusers[accuser] = None
-        if refused and len(found.refused) < max(1, self._config.refused_observers):
-            found.refused.setdefault(accuser, now)
-        reckoned = (self._living(), self._observers(), len(found.accusers), len(found.refused))
-        if reckoned == found.reckoned:
-            return is_news  # most of what is heard in a large group has been heard before
+            is_news = has_changed = True
+        if refused and accuser not in found.refused and len(found.refused) < max(1, self._config.refused_observers):
+            found.refused[accuser] = now
+            is_news |= self._config.refused_observers > 0
+            has_changed = True
+        living = self._living()
+        reckoned = (living, min(self._config.refused_observers, max(1, living - len(self._open))))
+        if not has_changed and reckoned == found.reckoned:
+            return False  # most of what is heard in a large group has been heard before
         found.reckoned = reckoned
         before_s, found.due_s = found.due_s, self._due_s(found)
         if before_s == self._next_s:

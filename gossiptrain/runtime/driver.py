@@ -16,9 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
+from msgspec import structs
 from torch import Tensor
 
 from gossiptrain.errors import ConfigurationError, GossipTrainError, PeerStoppedError, WireError
@@ -308,7 +308,7 @@ class Driver(threading.Thread):
             return event
         latest = self._vector.latest()
         held = latest.version if latest is not None and latest.version >= event.version else None
-        return replace(event, version=held)
+        return structs.replace(event, version=held)
 
     def _look_for_seeds(self, now: float) -> None:
         if self.members > 1 and self.joined:

@@ -1,5 +1,8 @@
 """Batched mode: many peers' steps at once, with `torch.func.vmap` over the model and one backward pass for all.
 
+Three kernels, the first that a model is simple enough for: steps written by hand (`by_hand`), layers stacked by hand with
+autograd's backward pass (`stacked`), or `vmap`.
+
 Legend: G peers in a group, W width of a row, P parameters, B samples of a batch.
 
 A group is computed in chunks of a fixed size, by threads that share nothing. What a chunk holds and in which order depends
@@ -12,7 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,28 +24,38 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from sim.learning.by_hand import HandWritten
 from sim.learning.dropout import KeyedDropout
 from sim.learning.stacked import StackedForward, stacked_loss
 from sim.learning.task import Task
 from sim.learning.threads import one_intra_op_thread
 from sim.learning.update_rules import Rule
 from sim.learning.versions import Version
+from sim.learning.workspace import Workspace
 
 # What a chunk's parameters, gradients and activations may take, so that they stay in a core's second-level cache.
 CHUNK_BYTES = 4 << 20
 CHUNK_PEERS = (8, 256)
 CHUNK_PEERS_CUDA = 512
-MIX_BYTES = 8 << 20
+MIX_BYTES = 1 << 20
 # Kernels of convolutions and of batch normalization go over all peers of a group in one row: bits depend on its size.
 PAD = 8
 PADDED = (_ConvNd, _NormBase)
+
+
+class _Tools(NamedTuple):
+    """What a thread needs for itself."""
+
+    model: nn.Module
+    space: Workspace
 
 
 class BatchedTrainer:
     """Computes versions together.
 
     Attributes:
-        chunk: peers computed in one go. kernel: "stacked" for plain sequences of layers, else "vmap".
+        chunk: at most so many peers are computed in one go.
+        kernel: "hand-written" for dense layers with plain SGD, "stacked" for other plain sequences of layers, else "vmap".
     """
 
     def __init__(self, task: Task, rule: Rule, threads: int, activations: int) -> None:
@@ -53,22 +66,31 @@ class BatchedTrainer:
             activations: numbers that one peer's forward pass keeps.
         """
         self._task, self._rule = task, rule
-        self._models = [task.copy_of_model() for _ in range(threads)]
+        self._tools = [_Tools(task.copy_of_model(), Workspace()) for _ in range(threads)]
+        self._space = Workspace()
         self._stacked = StackedForward.of(task.model) if not task.drops else None
-        self.kernel = "stacked" if self._stacked is not None else "vmap"
+        is_plain = self._stacked is not None and rule.plain_lr is not None
+        self._by_hand = HandWritten.of(task.model, task.loss_fn, task.y) if is_plain else None
+        self.kernel = "hand-written" if self._by_hand else "stacked" if self._stacked else "vmap"
         self._forward = vmap(self._loss_of_one, in_dims=(None, 0, 0, 0, 0))
         self._losses = stacked_loss(task.loss_fn, task.y)
         self._pool = (
             ThreadPoolExecutor(threads, "simulated steps", torch.set_num_threads, (1,)) if threads > 1 else None
         )
         self._pad = PAD if any(isinstance(m, PADDED) for m in task.model.modules()) else 1
-        self.chunk = chunk_size(task, activations)
+        # By hand there are no gradients, but the derivatives by the activations.
+        each = task.layout.width + (
+            2 * activations if self._by_hand else task.layout.width + task.layout.size + activations
+        )
+        self.chunk = chunk_size(task, each)
 
     def train(self, versions: list[Version]) -> None:
         """See `Trainer`."""
         # Longest first, so that those still at work are always the first rows; sorting is stable.
         ordered = sorted(versions, key=lambda version: -version.count)
-        chunks = [ordered[start : start + self.chunk] for start in range(0, len(ordered), self.chunk)]
+        # As many chunks as it takes, of even sizes: a small one costs nearly as much as a full one.
+        even = -(-len(ordered) // -(-len(ordered) // self.chunk))
+        chunks = [ordered[start : start + even] for start in range(0, len(ordered), even)]
         works = [_Chunk(self._task, chunk, self._pad) for chunk in chunks]
         with one_intra_op_thread():
             if self._pool is None or len(works) == 1:
@@ -93,49 +115,47 @@ class BatchedTrainer:
                     self._mix(members[start : start + most])
 
     def _run(self, work: _Chunk) -> tuple[list[float], list[float]]:
-        model = self._models.pop()
+        tools = self._tools.pop()
         try:
-            return self._train_chunk(model, work)
+            return self._train_chunk(tools, work)
         finally:
-            self._models.append(model)
+            self._tools.append(tools)
 
-    def _train_chunk(self, model: nn.Module, work: _Chunk) -> tuple[list[float], list[float]]:
-        task = self._task
-        values_GW = task.arena.values[work.from_rows]
-        integers_GI = task.arena.integers[work.from_rows]
-        done_GW, done_GI = values_GW, integers_GI
-        if work.active[-1] < len(values_GW):
-            done_GW, done_GI = values_GW.clone(), integers_GI.clone()
-        losses_G = torch.zeros(len(values_GW), dtype=task.layout.dtype, device=values_GW.device)
+    def _train_chunk(self, tools: _Tools, work: _Chunk) -> tuple[list[float], list[float]]:
+        arena, layout = self._task.arena, self._task.layout
+        values_GW = tools.space.gather("rows", arena.values, work.from_rows)
+        integers_GI = arena.integers[work.from_rows]
+        losses_G = torch.zeros(len(values_GW), dtype=layout.dtype, device=values_GW.device)
+        reaches_G = torch.empty(len(work.to_rows), dtype=layout.dtype, device=values_GW.device)
         for step, (active, still) in enumerate(zip(work.active, (*work.active[1:], 0))):
             size = work.padded(active)
-            losses_G[:active] += self._step(model, values_GW[:size], integers_GI[:size], work, step)[:active]
+            losses_G[:active] += self._step(tools, values_GW[:size], integers_GI[:size], work, step)[:active]
             if still < active:
-                done_GW[still:active], done_GI[still:active] = values_GW[still:active], integers_GI[still:active]
-        end = len(work.to_rows)
-        task.arena.values[work.to_rows] = done_GW[:end]
-        task.arena.integers[work.to_rows] = done_GI[:end]
-        reaches_G = done_GW[:end, : task.layout.published].abs().amax(dim=1)
+                over_GW, rows = values_GW[still:active], work.to_rows[still:active]
+                arena.values[rows], arena.integers[rows] = over_GW, integers_GI[still:active]
+                size_GM = tools.space.take("sizes", over_GW, active - still, layout.published)
+                reaches_G[still:active] = torch.abs(over_GW[:, : layout.published], out=size_GM).amax(dim=1)
         return losses_G.tolist(), reaches_G.tolist()
 
-    def _step(self, model: nn.Module, block_GW: Tensor, integers_GI: Tensor, work: _Chunk, step: int) -> Tensor:
+    def _step(self, tools: _Tools, block_GW: Tensor, integers_GI: Tensor, work: _Chunk, step: int) -> Tensor:
         """One step of each peer, in place; returns their losses, [G]."""
         layout, task, active = self._task.layout, self._task, len(block_GW)
-        leaves = {name: view.requires_grad_() for name, view in layout.leaves(block_GW).items()}
-        samples_GB = work.samples(step, active)
+        samples_GB, lrs = work.samples(step, active), work.rates(step, active)
         x, y = task.x[samples_GB], task.y[samples_GB]
+        if self._by_hand is not None and self._rule.plain_lr is not None:
+            return self._by_hand.step(layout.leaves(block_GW), x, y, lrs or self._rule.plain_lr, tools.space)
+        leaves = {name: view.requires_grad_() for name, view in layout.leaves(block_GW).items()}
         if self._stacked is not None:
             losses_G = self._losses(self._stacked(leaves, x), y)
         else:
             # Copies: into strided views, as these are, vmap's batch_norm writes nothing back.
             views = layout.buffers(block_GW, integers_GI)
             buffers = {name: view.clone() for name, view in views.items()}
-            losses_G = self._forward(model, leaves | buffers, x, y, work.keys(step, active))
+            losses_G = self._forward(tools.model, leaves | buffers, x, y, work.keys(step, active))
             for name, view in views.items():
                 view.copy_(buffers[name])
         grads = torch.autograd.grad(losses_G.sum(), list(leaves.values()))
         with torch.no_grad():
-            lrs = work.rates(step, active)
             if self._rule.plain_lr is not None and lrs is None:
                 for leaf, grad in zip(leaves.values(), grads):
                     leaf.data.sub_(grad, alpha=self._rule.plain_lr)
@@ -154,29 +174,31 @@ class BatchedTrainer:
 
     def _mix(self, versions: list[Version]) -> None:
         """Adds corrections of inboxes of one length, each inbox in its order."""
-        layout, arena = self._task.layout, self._task.arena
+        layout, arena, space = self._task.layout, self._task.arena, self._space
         parents, corrections = [v.parent for v in versions], [v.correction for v in versions]
         rows = arena.take(len(versions))
-        values = arena.values
-        block_GW = values[[parent.row for parent in parents if parent]]
-        own_GM = values[[c.own.row for c in corrections if c], : layout.published]
-        change_GP = torch.zeros_like(own_GM[:, : layout.size])
-        total_G1 = mean_GM = None
+        published_NM, P = arena.values[:, : layout.published], layout.size
+        own_GM = space.gather("own", published_NM, [c.own.row for c in corrections if c])
+        change_GP = total_G1 = mean_GM = None
         for place in range(len(corrections[0].inbox) if corrections[0] else 0):
             entries = [c.inbox[place] for c in corrections if c]
-            other_GM = values[[other.row for other, _ in entries], : layout.published]
-            weight_G1 = torch.tensor([[weight] for _, weight in entries], dtype=values.dtype, device=values.device)
-            change_GP += (other_GM[:, : layout.size] - own_GM[:, : layout.size]) * weight_G1
+            other_GM = space.gather("other" if place else "first", published_NM, [other.row for other, _ in entries])
+            weight_G1 = own_GM.new_tensor([[weight] for _, weight in entries])
+            part_GP = other_GM[:, :P].sub_(own_GM[:, :P]).mul_(weight_G1)
+            change_GP = part_GP if change_GP is None else change_GP.add_(part_GP)
             if layout.mixed:
-                other_GM = other_GM[:, layout.size :]
                 total_G1 = weight_G1 if total_G1 is None else total_G1 + weight_G1
-                mean_GM = other_GM if mean_GM is None else mean_GM.lerp(other_GM, weight_G1 / total_G1)
-        block_GW[:, : layout.size] += change_GP
+                mean_GM = other_GM[:, P:] if mean_GM is None else mean_GM.lerp(other_GM[:, P:], weight_G1 / total_G1)
+        parent_rows = torch.tensor([parent.row for parent in parents if parent], device=own_GM.device)
+        block_GW = space.gather("block", arena.values, parent_rows)
+        if change_GP is not None:
+            block_GW[:, :P] += change_GP
         if mean_GM is not None and total_G1 is not None:
-            buffers_GM = block_GW[:, layout.size : layout.published]
+            buffers_GM = block_GW[:, P : layout.published]
             buffers_GM.copy_(buffers_GM.lerp(mean_GM, total_G1.clamp(max=1.0)))
-        values[rows] = block_GW
-        arena.integers[rows] = arena.integers[[parent.row for parent in parents if parent]]
+        to_rows = torch.tensor(rows, device=own_GM.device)
+        arena.values.index_copy_(0, to_rows, block_GW)
+        arena.integers[to_rows] = arena.integers[parent_rows]
         for version, row, parent in zip(versions, rows, parents):
             assert parent is not None
             version.loss = parent.loss
@@ -191,6 +213,8 @@ class _Chunk:
 
     Attributes:
         from_rows, to_rows: rows of the arena; those to fill up have no row to go to. active: how many take each step.
+
+    Legend: S steps, G peers, B samples of a batch.
     """
 
     def __init__(self, task: Task, versions: Sequence[Version], pad: int) -> None:
@@ -200,14 +224,16 @@ class _Chunk:
         self.active = [sum(count > step for count in counts) for step in range(counts[0])]
         self._rows = [*versions, *[versions[0]] * (self.padded(len(versions)) - len(versions))]
         parents = [version.parent for version in self._rows]
-        self.from_rows = [parent.row for parent in parents if parent is not None]
+        self.from_rows = torch.tensor([p.row for p in parents if p is not None], device=task.x.device)
         self._first = [parent.steps for parent in parents if parent is not None]
         # Here and not in `rates`: a schedule is asked by one thread only.
         rates, starts = task.rates, zip(self._rows, self._first)
         self._rates = [[rates.at(first + step)[0] for step in range(v.count)] for v, first in starts] if rates else []
-        self._samples = [
-            task.batches.take(version.peer, first, version.count) for version, first in zip(self._rows, self._first)
-        ]
+        samples_SGB = np.empty((counts[0], len(self._rows), task.batches.batch_size), dtype=np.int64)
+        for place, (version, first) in enumerate(zip(self._rows, self._first)):
+            taken = task.batches.take(version.peer, first, version.count)
+            samples_SGB[: version.count, place], samples_SGB[version.count :, place] = taken, taken[-1]
+        self._samples_SGB = torch.from_numpy(samples_SGB).to(task.x.device)
 
     def padded(self, size: int) -> int:
         """The size that a group of so many is filled up to."""
@@ -215,8 +241,7 @@ class _Chunk:
 
     def samples(self, step: int, active: int) -> Tensor:
         """Sample numbers of one step, [active, B]."""
-        stacked = np.stack([samples[min(step, len(samples) - 1)] for samples in self._samples[:active]])
-        return torch.from_numpy(stacked).to(self._task.x.device)
+        return self._samples_SGB[step, :active]
 
     def steps(self, step: int, active: int) -> list[int]:
         """Steps that each peer has taken before this one."""
@@ -241,13 +266,12 @@ class _Chunk:
             version.computed(row)
 
 
-def chunk_size(task: Task, activations: int) -> int:
-    """Returns how many peers are computed in one go: a power of two."""
+def chunk_size(task: Task, each: int) -> int:
+    """Returns how many peers, of so many numbers each, are computed in one go: a power of two."""
     low, high = CHUNK_PEERS
     if task.layout.device.type == "cuda":
         return CHUNK_PEERS_CUDA
-    each = (2 * task.layout.width + task.layout.size + activations) * task.layout.dtype.itemsize
     size = low
-    while size < high and 2 * size * each <= CHUNK_BYTES:
+    while size < high and 2 * size * each * task.layout.dtype.itemsize <= CHUNK_BYTES:
         size *= 2
     return size

@@ -25,10 +25,13 @@ class StackedForward:
     """Linear layers as one batched matrix product for all peers.
 
     Legend: G peers, B samples, I and O features in and out.
+
+    Attributes:
+        layers: (prefix of its parameters' names, module), in order.
     """
 
     def __init__(self, layers: list[tuple[str, nn.Module]]) -> None:
-        self._layers = layers
+        self.layers = layers
 
     @staticmethod
     def of(model: nn.Module) -> StackedForward | None:
@@ -47,7 +50,7 @@ class StackedForward:
         Raises:
             RuntimeError: the samples' shape does not suit the layers.
         """
-        for prefix, layer in self._layers:
+        for prefix, layer in self.layers:
             if isinstance(layer, nn.Flatten):
                 h = h.flatten(2)
             elif isinstance(layer, nn.Linear):
@@ -71,8 +74,7 @@ def stacked_loss(loss_fn: Any, targets: Tensor) -> Callable[[Tensor, Tensor], Te
     Args:
         loss_fn: of one peer's outputs and targets. targets: all there are.
     """
-    has_classes = targets.dim() == 1 and not targets.is_floating_point() and int(targets.min()) >= 0
-    if not has_classes or not (loss_fn is F.cross_entropy or _is_plain(loss_fn)):
+    if not is_cross_entropy(loss_fn, targets):
         return vmap(loss_fn)
 
     def cross_entropy(output_GBO: Tensor, y_GB: Tensor) -> Tensor:
@@ -80,6 +82,12 @@ def stacked_loss(loss_fn: Any, targets: Tensor) -> Callable[[Tensor, Tensor], Te
         return each.view(y_GB.shape).mean(dim=1)
 
     return cross_entropy
+
+
+def is_cross_entropy(loss_fn: Any, targets: Tensor) -> bool:
+    """Says whether a loss is the usual mean cross-entropy, and all targets are numbers of classes."""
+    has_classes = targets.dim() == 1 and not targets.is_floating_point() and int(targets.min()) >= 0
+    return has_classes and (loss_fn is F.cross_entropy or _is_plain(loss_fn))
 
 
 def _is_plain(loss_fn: Any) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec import structs
 
 from gossiptrain.protocol.effects import Mix, Release, RunSteps
 from gossiptrain.protocol.events import MessageReceived, SnapshotReceived
@@ -63,7 +62,8 @@ def _accepts_all(self, key, payload):
 def test_a_weight_that_differs_or_is_out_of_range_breaks_i2(monkeypatch, weight):
     def change(effects, event):
         return [
-            replace(e, inbox=tuple((key, weight) for key, _ in e.inbox)) if isinstance(e, Mix) else e for e in effects
+            structs.replace(e, inbox=tuple((key, weight) for key, _ in e.inbox)) if isinstance(e, Mix) else e
+            for e in effects
         ]
 
     _change_effects(monkeypatch, change)
