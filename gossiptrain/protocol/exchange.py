@@ -20,11 +20,15 @@ nobody can have committed without its word. So both ends commit or neither does,
 long as neither end dies, leaves, or takes the other for dead. A partner that becomes suspect, or passes the deadline,
 while in doubt is set aside, so that the slot serves others; the exchange is decided beside it, and no other is begun
 with that partner until then. Hence it is enough to remember the last exchange committed with each.
+
+A number names one exchange for ever. An offer whose number is not above all that the same process offered before is an old
+word (a relay's, a hostile peer's, a link's that died with it on the way) and opens nothing, or it could be filled anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from gossiptrain.protocol.budget import Line
 from gossiptrain.protocol.chance import Chance
@@ -37,6 +41,7 @@ from gossiptrain.protocol.open_exchange import NEVER_S, OpenExchange
 from gossiptrain.protocol.partner_search import PartnerSearch
 
 ASK_AGAIN_S = 2.0
+T = TypeVar("T")
 
 
 class PairExchange:
@@ -69,6 +74,7 @@ class PairExchange:
         self._neighbours: tuple[str, ...] = ()
         self._search = PartnerSearch(self._timing.retry_s)
         self._committed: dict[int, ExchangeId] = {}
+        self._last_offered: dict[int, int] = {}
         self._shunned: dict[str, tuple[float, int]] = {}
         self.turn = 0
         """The round of a time-varying graph: it ends with an exchange, or at a boundary that finds none open."""
@@ -104,6 +110,8 @@ class PairExchange:
         for found in self._open_now():
             if found.is_with(sender, offer.exchange):
                 return []
+        if not self._is_new(offer.exchange):
+            return []
         effects: list[Effect] = []
         if slot is not None and self._yields_to(slot, sender):
             effects = self._close(slot)
@@ -240,6 +248,14 @@ class PairExchange:
     def _open_now(self) -> list[OpenExchange]:
         return [*self._aside, self._slot] if self._slot is not None else self._aside.copy()
 
+    def _is_new(self, exchange: ExchangeId) -> bool:
+        """Says whether the initiator can have begun this exchange now: its numbers only grow."""
+        boot, number = exchange
+        if number <= self._last_offered.get(boot, -1):
+            return False
+        _keep(self._last_offered, boot, number)
+        return True
+
     def _may_use(self, name: str, now: float) -> bool:
         member = self._member(name)
         if member is None or member.state != "alive" or (name in self._shunned and now < self._shunned[name][0]):
@@ -283,10 +299,7 @@ class PairExchange:
         assert found.version is not None, "in doubt means sent"
         self._take_out(found)
         self._corrections_due = max(self._corrections_due, self._corrections_applied) + 1
-        self._committed.pop(found.partner.boot, None)
-        self._committed[found.partner.boot] = found.exchange
-        if len(self._committed) > MEMBERS_MAX:
-            del self._committed[next(iter(self._committed))]
+        _keep(self._committed, found.partner.boot, found.exchange)
         self._shunned.pop(found.partner.name, None)
         self._search.over(found.partner.name)
         return [
@@ -323,3 +336,11 @@ class PairExchange:
             self._slot = None
         else:
             self._aside.remove(found)
+
+
+def _keep(kept: dict[int, T], boot: int, what: T) -> None:
+    """Remembers this of a process, and forgets what it has heard of least lately where there are too many."""
+    kept.pop(boot, None)
+    kept[boot] = what
+    if len(kept) > MEMBERS_MAX:
+        del kept[next(iter(kept))]

@@ -5,7 +5,6 @@ Its transport is the real one with a few words changed, so that all it says arri
 
 from __future__ import annotations
 
-import itertools
 import random
 import time
 from collections import Counter
@@ -190,8 +189,11 @@ class Replays(_Floods):
 
     def attack(self, address: str) -> None:
         foreign = np.full(self._bytes // 4, FOREIGN, np.float32).tobytes()
-        for _, frame in itertools.product(range(3), list(self._frames)):
-            self.say(address, bytes([ControlKind.MESSAGE]) + frame)
         # Not the last: an exchange of its own that is still open is its to fill, with whatever is finite.
-        for key in self._keys[:-5]:
-            self.say(address, encode_header(ChunkHeader(Payload.INLINE, 1, 0, key, 0, len(foreign))) + foreign)
+        frames, keys = list(self._frames), self._keys[:-5]
+        # In turns: what an offer of the first time might open, the snapshots after it fill and the next time commits.
+        for _ in range(3):
+            for frame in frames:
+                self.say(address, bytes([ControlKind.MESSAGE]) + frame)
+            for key in keys:
+                self.say(address, encode_header(ChunkHeader(Payload.INLINE, 1, 0, key, 0, len(foreign))) + foreign)

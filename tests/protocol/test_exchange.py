@@ -263,6 +263,31 @@ def test_an_offer_accept_or_reject_that_comes_twice_changes_nothing() -> None:
     assert other.part.offered(offer, a, 0.0) == []
 
 
+@pytest.mark.parametrize("end", ["committed", "aborted", "refused"])
+def test_an_offer_said_again_when_its_exchange_is_over_opens_nothing(end: str) -> None:
+    """Else the snapshot under its key could come again too, with another's values, while the initiator is busy."""
+    alone = Alone()
+    a = alone.members["a"]
+    offer = Offer(ExchangeId(1, 7), "pair", 0, 1)
+    if end == "refused":
+        alone.part.boundary(None, 0)
+    alone.part.offered(offer, a, 0.0)
+    if end == "committed":
+        alone.part.snapshot_received(TransferKey(1, offer.exchange), 0.1)
+        assert "Mix" in kinds(alone.part.received(Received(offer.exchange, False), a, 0.2))
+    elif end == "aborted":
+        alone.part.aborted(Abort(offer.exchange, "over"), a, 0.2)
+    alone.part.boundary(2, 1)
+    effects = alone.part.offered(offer, a, 0.3)
+    effects += alone.part.snapshot_received(TransferKey(1, offer.exchange), 0.4)
+    effects += alone.part.received(Received(offer.exchange, False), a, 0.5)
+    assert kinds(effects) == ["Discard"]
+    assert isinstance(alone.sent(alone.part.offered(Offer(ExchangeId(1, 8), "pair", 0, 1), a, 0.6))[0], Accept)
+    reborn = Member("a", 9, "control:a", "data:a")
+    alone.part.aborted(Abort(ExchangeId(1, 8), "over"), a, 0.7)
+    assert isinstance(alone.sent(alone.part.offered(Offer(ExchangeId(9, 1), "pair", 0, 1), reborn, 0.8))[0], Accept)
+
+
 def in_doubt(alone: Alone, name: str = "a", now: float = 0.0) -> ExchangeId:
     exchange = alone.begin(name, now=now).exchange
     member = alone.members[name]
@@ -340,7 +365,8 @@ def test_a_quarantined_peer_may_not_offer_either() -> None:
     assert Notify(SnapshotRefused("a", "non-finite")) in effects
     again = Offer(ExchangeId(1, 8), "pair", 0, 1)
     assert alone.sent(alone.part.offered(again, a, 5.0)) == [Reject(again.exchange, "busy", 0)]
-    assert isinstance(alone.sent(alone.part.offered(again, a, 10.2))[0], Accept)
+    later = Offer(ExchangeId(1, 9), "pair", 0, 1)
+    assert isinstance(alone.sent(alone.part.offered(later, a, 10.2))[0], Accept)
 
 
 def test_an_exchange_sends_the_snapshot_of_the_last_boundary_and_expects_the_partners() -> None:
