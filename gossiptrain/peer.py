@@ -142,6 +142,7 @@ class Peer:
         """Tells the peer that the optimizer has stepped; only for loops whose optimizer was not given to `attach`."""
         driver = self._driver
         if driver is None:
+            self._progress.step_outside(self.name, self._ended)
             return
         now_s = self._progress.step()
         self._recorder.step(time.time())
@@ -332,9 +333,8 @@ class Peer:
         joining.wait(self.config.wait_for_peers, self.config.wait_timeout_s)
         settings = self._settings
         if settings.run_dir is not None:
-            every = (
-                intervals.parse("checkpoint_every", settings.checkpoint_every) if settings.checkpoint_every else None
-            )
+            wish = settings.checkpoint_every
+            every = intervals.parse("checkpoint_every", wish) if wish else None
             checkpoints = Checkpoints(settings.run_dir / FOLDER / self.name, settings.keep_checkpoints)
             self._saving = Saving(
                 checkpoints, self._keeper, self._recorder, name=self.name, every=every, step=self.step_count

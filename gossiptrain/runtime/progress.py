@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -13,6 +14,8 @@ RESERVED = frozenset(
     | {"consensus_distance", "exchanges", "bytes_sent", "bytes_received"}
     | {"compute_s", "mix_s", "wait_s", "samples_trained"}
 )
+
+log = logging.getLogger("gossiptrain")
 
 
 class Progress:
@@ -29,6 +32,7 @@ class Progress:
         self._taken = (0, time.monotonic())
         self._began = self._taken
         self._steps_per_s: float | None = None
+        self._has_warned = False
 
     def begin_at(self, step: int) -> None:
         """Counts on from a step: the state that training begins from has so many behind it."""
@@ -48,6 +52,12 @@ class Progress:
         self._last_step_s = now
         self.step_count += 1
         return now
+
+    def step_outside(self, name: str, has_ended: bool) -> None:
+        """Says once that steps before `with peer:` are nobody's: a script that forgets it would train alone, in silence."""
+        if not (self._has_warned or has_ended):
+            self._has_warned = True
+            log.warning("%s: steps outside `with peer:` exchange nothing; put the training loop inside of it", name)
 
     def record(self, values: dict[str, Any]) -> None:
         """Keeps the latest values (numbers or one-element tensors).

@@ -145,6 +145,22 @@ def test_a_loop_without_an_optimizer_counts_its_steps() -> None:
     assert peer.step_count == 7, "outside of `with peer:` nothing is counted"
 
 
+def test_a_script_that_forgets_the_with_block_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    peer = gt.attach(model, optimizer, name="hermit")
+    train(model, optimizer, 3)
+    texts = [record.message for record in caplog.records if "outside `with peer:`" in record.message]
+    assert len(texts) == 1
+    assert texts[0].startswith("hermit:")
+    caplog.clear()
+    with peer:
+        train(model, optimizer, 3)
+    train(model, optimizer, 3)
+    peer.step()
+    assert not [record for record in caplog.records if "outside" in record.message]
+
+
 def test_one_peer_alone_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with gt.attach(small_model(), name="hermit") as peer:
         assert (peer.members, peer.neighbours) == (1, ())
