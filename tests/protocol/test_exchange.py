@@ -283,9 +283,14 @@ def test_an_offer_said_again_when_its_exchange_is_over_opens_nothing(end: str) -
     effects += alone.part.received(Received(offer.exchange, False), a, 0.5)
     assert kinds(effects) == ["Discard"]
     assert isinstance(alone.sent(alone.part.offered(Offer(ExchangeId(1, 8), "pair", 0, 1), a, 0.6))[0], Accept)
-    reborn = Member("a", 9, "control:a", "data:a")
-    alone.part.aborted(Abort(ExchangeId(1, 8), "over"), a, 0.7)
-    assert isinstance(alone.sent(alone.part.offered(Offer(ExchangeId(9, 1), "pair", 0, 1), reborn, 0.8))[0], Accept)
+
+
+def test_another_process_under_a_known_name_begins_to_number_anew() -> None:
+    alone = Alone()
+    a, reborn = alone.members["a"], Member("a", 9, "control:a", "data:a")
+    alone.part.offered(Offer(ExchangeId(1, 8), "pair", 0, 1), a, 0.0)
+    alone.part.aborted(Abort(ExchangeId(1, 8), "over"), a, 0.1)
+    assert isinstance(alone.sent(alone.part.offered(Offer(ExchangeId(9, 1), "pair", 0, 1), reborn, 0.2))[0], Accept)
 
 
 def in_doubt(alone: Alone, name: str = "a", now: float = 0.0) -> ExchangeId:
