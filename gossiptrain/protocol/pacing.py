@@ -63,7 +63,8 @@ class PacingConfig:
         block_s_max: no block is meant to last longer, in seconds.
         hysteresis: a number of steps is kept while the block lasts within this share of T; [0, 1).
         slowest_steps: the slowest peer's steps in a block, at least, in mode "auto"; one that is more than
-            `straggler_factor` times as slow as the median is not waited for so.
+            `straggler_factor` times as slow as the median is not waited for so. From seven on, rounding to whole steps
+            leaves blocks within 15 % of each other: the longest is at most 8/7 of the shortest.
         straggler_factor: see there; at least 1.
         drift_steps: how far apart peers may be before they mix, in movements of one step.
         overhead_share: of the time at most so much goes into mixing and publishing; (0, 1).
@@ -78,7 +79,7 @@ class PacingConfig:
     steps_max: int = 4096
     block_s_max: float = 60.0
     hysteresis: float = 0.05
-    slowest_steps: int = 6
+    slowest_steps: int = 7
     straggler_factor: float = 4.0
     drift_steps: float = 3.0
     overhead_share: float = 0.02
