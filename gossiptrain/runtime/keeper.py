@@ -189,6 +189,7 @@ class Keeper:
         return room
 
     def _finish(self, freeze: Freeze, buffer: Tensor, parts: Parts, step: int, ready: Any) -> None:
+        freeze.buffer = None  # from here on it is the state's, and lives as long
         try:
             if ready is not None:
                 ready.synchronize()
@@ -219,6 +220,7 @@ class Keeper:
                 job()
             except Exception:
                 log.exception("%s: a state could not be kept; training goes on", self._identity.peer)
+            del job  # it holds the state, and the next one may come in an hour
 
     def _look_for_overdue(self) -> float | None:
         """Gives up what waited for training too long; returns how long there is nothing more to give up."""

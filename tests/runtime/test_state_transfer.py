@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,3 +249,29 @@ def test_who_waits_for_a_training_that_never_comes_by_is_told(until: Callable) -
     assert not keeper.wanted
     keeper.close(5)
     assert told == ["overdue"]
+
+
+def test_nothing_of_a_state_is_kept_once_who_asked_has_dropped_it(until: Callable) -> None:
+    """A state is two or three times the model, and the next one may be wanted in an hour."""
+    keeper, results, rooms = keeper_of(nn.Linear(30, 30, bias=False)), [], []
+    make_room = keeper._room
+
+    def room(nbytes: int, gently: bool = False) -> torch.Tensor:
+        made = make_room(nbytes, gently)
+        rooms.append(weakref.ref(made))
+        return made
+
+    keeper._room = room
+    # Refers to itself, as that of a state transfer does: only a collection would find it.
+    freeze = Freeze(with_frozen=False, done=lambda result: results.append((freeze, result)))
+    keeper.want(freeze)
+    until(lambda: keeper.at_step(1) or results, "it is frozen")
+    assert len(rooms) == 1
+    assert results[0][1].data.nbytes > 0
+    gc.disable()
+    try:
+        results.clear()
+        until(lambda: rooms[0]() is None, "the memory is free")
+    finally:
+        gc.enable()
+    keeper.close(5)
