@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from gossiptrain.compression.base import Codec
 from gossiptrain.mixing.base import Mixer
 from gossiptrain.peer import Peer
 from gossiptrain.peer_config import configure
@@ -25,6 +26,7 @@ def attach(
     *,
     topology: TopologySpec | None = None,
     mixer: Mixer | str | None = None,
+    codec: Codec | str | None = None,
     name: str | None = None,
     run_id: str | None = None,
     run_dir: str | Path | None = None,
@@ -60,6 +62,8 @@ def attach(
         topology: "overlay" (default), any family or schedule of `topologies`, a connected networkx graph, or a function
             from the sorted living names to a graph on them.
         mixer: "ad_psgd" (default; pairwise, nobody waits), "d_psgd" (synchronous rounds), or a mixer.
+        codec: how parameters are written on the wire: "none" (default), "bfloat16" or "float16" (half the bytes),
+            "int8" (a quarter), or a codec; equal on all peers. The mean of all peers does not feel the rounding.
         name: unique among the living peers.
         run_id: peers of other runs are refused.
         run_dir: folder for events and the final model.
@@ -114,6 +118,7 @@ def attach(
             "max_mbps": max_mbps,
             "max_buffer_mb": max_buffer_mb,
         },
+        codec=codec,
         seed=seed,
         normalise=normalise,
         mix_buffers=mix_buffers,

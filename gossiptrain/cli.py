@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from gossiptrain.commands import DEFAULT_MIXER, DEFAULT_TOPOLOGY, HELP, LAUNCH, PEER, REPORT, STATUS
+from gossiptrain.commands import DEFAULT_CODEC, DEFAULT_MIXER, DEFAULT_TOPOLOGY, HELP, LAUNCH, PEER, REPORT, STATUS
 from gossiptrain.errors import ConfigurationError, GossipTrainError
 from gossiptrain.launchers import devices, run_folder
 from gossiptrain.launchers.env import PeerSettings
@@ -105,6 +105,7 @@ def _launch_config(options: SimpleNamespace) -> LaunchConfig:
         peers=peers,
         topology=options.topology,
         mixer=options.mixer,
+        codec=options.codec,
         sync_every=options.sync_every,
         run_dir=options.run_dir,
         join=options.join,
@@ -118,7 +119,7 @@ def _launch_config(options: SimpleNamespace) -> LaunchConfig:
         max_mbps=options.max_mbps,
         max_buffer_mb=options.max_buffer_mb,
     )
-    _check_names(options.topology, options.mixer)
+    _check_names(options)
     _check_program(config.script)
     if resume is not None:
         from gossiptrain.launchers.seeds import clear_the_way
@@ -148,7 +149,7 @@ def _names(before: list[str], peers: int) -> tuple[str, ...]:
 def _peer(options: SimpleNamespace) -> int:
     script = Path(options.positional)
     check_listen(options.listen, options.insecure)
-    _check_names(options.topology, options.mixer)
+    _check_names(options)
     settings = PeerSettings(
         name=options.name,
         run_id=options.run_id,
@@ -158,6 +159,7 @@ def _peer(options: SimpleNamespace) -> int:
         founder=not options.seeds,
         topology=options.topology,
         mixer=options.mixer,
+        codec=options.codec,
         sync_every=options.sync_every,
         insecure=options.insecure,
         checkpoint_every=options.checkpoint_every,
@@ -194,17 +196,21 @@ def _report(options: SimpleNamespace) -> int:
     return DONE
 
 
-def _check_names(topology: str, mixer: str) -> None:
-    """Refuses unknown topologies and mixers before anything starts. The defaults are known: nothing is imported."""
-    if topology != DEFAULT_TOPOLOGY:
+def _check_names(options: SimpleNamespace) -> None:
+    """Refuses unknown topologies, mixers and codecs before anything starts; for the defaults nothing is imported."""
+    if options.topology != DEFAULT_TOPOLOGY:
         from gossiptrain.protocol.rewiring import check_topology
 
-        check_topology(topology)
-    if mixer != DEFAULT_MIXER:
+        check_topology(options.topology)
+    if options.codec != DEFAULT_CODEC:
+        from gossiptrain.compression import by_name as codec_by_name
+
+        codec_by_name(options.codec)
+    if options.mixer != DEFAULT_MIXER:
         from gossiptrain.mixing.registry import by_name
 
         try:
-            by_name(mixer)
+            by_name(options.mixer)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gossiptrain.launchers.env import LOOPBACK_ANY_PORT
 from gossiptrain.options import Command, Option, addresses, every, folder, one_of, steps_or_time, whole
 
-DEFAULT_TOPOLOGY, DEFAULT_MIXER = "overlay", "ad_psgd"
+DEFAULT_TOPOLOGY, DEFAULT_MIXER, DEFAULT_CODEC = "overlay", "ad_psgd", "none"
 HELP = """\
 usage: gossiptrain COMMAND ...
 
@@ -39,6 +39,14 @@ _SHARED = (
         "--mixer",
         "ad_psgd (pairwise averaging, nobody ever waits) or d_psgd (synchronous rounds).",
         DEFAULT_MIXER,
+        "NAME",
+        group="Mixing: equal on all peers of a run",
+    ),
+    Option(
+        "--codec",
+        "How snapshots are written on the wire: as they are, in half precision (bfloat16, float16), or with one byte a "
+        "value (int8).",
+        DEFAULT_CODEC,
         "NAME",
         group="Mixing: equal on all peers of a run",
     ),

@@ -56,7 +56,7 @@ class Peer:
         self._model = original(model)
         self._is_compiled = is_compiled(model)
         self._settings = config.settings
-        self._vector = ParameterVector(self._model, mix_buffers=config.mix_buffers)
+        self._vector = ParameterVector(self._model, config.mix_buffers, config.codec)
         self._limits = limits.plan(config, self._vector)
         self._resources = resources.resources(self._vector.device)
         self._state = state.Model(self._model, optimizer, frozenset(spec.name for spec in self._vector.schema))
@@ -257,9 +257,7 @@ class Peer:
             transport.close()
             raise
         self._address = transport.control_address
-        config = self.config
-        kind, topology = config.mixer.kind, config.topology if isinstance(config.topology, str) else ""
-        self._recorder.record("Settings", pace=kind, topology=topology, sync_every=self._settings.sync_every)
+        self._recorder.record("Settings", **self.config.described())
         self._recorder.record("Resources", **self._resources.described(), **self._limits.described())
         if begins.saved:
             self._recorder.record("Resumed", step=begins.step, path=begins.saved)

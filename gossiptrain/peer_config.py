@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gossiptrain.compression.base import Codec
+from gossiptrain.compression.registry import codec_of
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.launchers import env
 from gossiptrain.mixing.base import Mixer
@@ -25,6 +27,7 @@ class PeerConfig:
         topology: a family or schedule of `topologies` by name, any connected networkx graph, or a function from the
             sorted names of the living members to a graph on them.
         mixer: how received parameters are mixed.
+        codec: how parameters are written on the wire; None writes them as they are.
         seed: fixes the graph; equal on all peers.
         normalise: whether the change that each block makes is multiplied so that peers count alike, however many steps they
             take; for peers that hold different data.
@@ -40,6 +43,7 @@ class PeerConfig:
     settings: env.PeerSettings
     topology: TopologySpec
     mixer: Mixer
+    codec: Codec | None = None
     seed: int = 0
     normalise: bool = False
     mix_buffers: bool = True
@@ -79,7 +83,7 @@ class PeerConfig:
             expects_seeds=bool(settings.seeds),
             topology=self.topology,
             kind=self.mixer.kind,
-            mixer=repr(self.mixer),
+            mixer=repr(self.mixer) if self.codec is None else f"{self.mixer!r} through {self.codec!r}",
             pair_weight=getattr(self.mixer, "weight", 0.5),
             pacing=self.pacing,
             seed=self.seed,
@@ -87,6 +91,15 @@ class PeerConfig:
             exchange=self.exchange,
             **found,
         )
+
+    def described(self) -> dict[str, str | int]:
+        """Returns what fixes the run, as the event log has it."""
+        return {
+            "pace": self.mixer.kind,
+            "topology": self.topology if isinstance(self.topology, str) else "",
+            "codec": "none" if self.codec is None else repr(self.codec),
+            "sync_every": self.settings.sync_every,
+        }
 
     @property
     def listening(self) -> TransportConfig:
@@ -112,7 +125,7 @@ def configure(
 
     Args:
         given: fields of `PeerSettings`.
-        limits: further fields of `PeerConfig`; None leaves a default.
+        limits: further fields of `PeerConfig`, `codec` by name or not; None leaves a default.
 
     Raises:
         ConfigurationError: a value cannot work; the message names it, and what is accepted.
@@ -126,6 +139,7 @@ def configure(
         settings=settings,
         topology=settings.topology if topology is None else topology,
         mixer=_mixer(settings.mixer if mixer is None else mixer),
+        codec=codec_of(limits.pop("codec", None) or settings.codec),
         wait_for_peers=_launched_together() if wait_for_peers is None else wait_for_peers,
         transport=transport or TransportConfig(),
         **_without_none(limits),  # type: ignore[arg-type]

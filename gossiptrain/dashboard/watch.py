@@ -112,7 +112,7 @@ class Watch:
 
 def joining_command(config: LaunchConfig, address: str) -> str:
     """Returns the line with which another shell adds a peer to a run; peers must agree on what is not the default."""
-    flags = {"topology": config.topology, "mixer": config.mixer, "sync-every": config.sync_every}
+    flags = {name: getattr(config, name.replace("-", "_")) for name in ("topology", "mixer", "codec", "sync-every")}
     default = {item.name.replace("_", "-"): item.default for item in fields(LaunchConfig)}
     said = [f"--{flag}={value}" for flag, value in flags.items() if value != default[flag]]
     script = [str(config.script), *config.arguments]

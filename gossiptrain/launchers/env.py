@@ -45,6 +45,7 @@ class PeerSettings:
         founder: The run begins from this peer's parameters; others begin from those of a peer already in the run.
         topology: A family or schedule of `topologies`, by name.
         mixer: How received parameters are mixed, by name.
+        codec: How snapshots are written on the wire, by name.
         sync_every: Local steps between two exchanges, at least 1; or a time ("2s"), or "auto": see `attach`.
         insecure: Allow an address that other machines can reach, without keys.
         checkpoint_every: Steps ("500") or time ("10min") between two checkpoints; "" writes none.
@@ -62,6 +63,7 @@ class PeerSettings:
     founder: bool = True
     topology: str = "overlay"
     mixer: str = "ad_psgd"
+    codec: str = "none"
     sync_every: int | str = 4
     insecure: bool = False
     checkpoint_every: str = ""
@@ -101,6 +103,7 @@ class PeerSettings:
             "FOUNDER": str(int(self.founder)),
             "TOPOLOGY": self.topology,
             "MIXER": self.mixer,
+            "CODEC": self.codec,
             "SYNC_EVERY": str(self.sync_every),
             "INSECURE": str(int(self.insecure)),
             "CHECKPOINT_EVERY": self.checkpoint_every,
@@ -145,6 +148,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> PeerSettings:
         founder=_flag("FOUNDER", given, founder),
         topology=given.get("TOPOLOGY") or default.topology,
         mixer=given.get("MIXER") or default.mixer,
+        codec=given.get("CODEC") or default.codec,
         sync_every=_steps_or_time(PREFIX + "SYNC_EVERY", given.get("SYNC_EVERY") or default.sync_every),
         insecure=_flag("INSECURE", given, default.insecure),
         checkpoint_every=given.get("CHECKPOINT_EVERY", ""),

@@ -58,7 +58,7 @@ class LaunchConfig:
         script: The training script.
         arguments: What follows it, handed on untouched.
         peers: How many peers, at least 1.
-        topology, mixer, sync_every: As in `PeerSettings`.
+        topology, mixer, codec, sync_every: As in `PeerSettings`.
         run_dir: The run's folder; None makes runs/DATE-TIME-SCRIPT.
         join: Addresses of peers of a run to join; empty begins a new run.
         run_id: Which run that is; None draws a new one.
@@ -76,6 +76,7 @@ class LaunchConfig:
     peers: int = 2
     topology: str = "overlay"
     mixer: str = "ad_psgd"
+    codec: str = "none"
     sync_every: int | str = 4
     run_dir: Path | None = None
     join: tuple[str, ...] = ()
@@ -335,6 +336,7 @@ class LocalRun:
             founder=position == 0 and not joins,
             topology=config.topology,
             mixer=config.mixer,
+            codec=config.codec,
             sync_every=config.sync_every,
             insecure=config.insecure,
             checkpoint_every=config.checkpoint_every,
@@ -361,6 +363,7 @@ def _describe(config: LaunchConfig, run_id: str, names: list[str]) -> dict[str, 
         "peers": names,
         "topology": config.topology,
         "mixer": config.mixer,
+        "codec": config.codec,
         "sync_every": config.sync_every,
         "join": list(config.join),
         "listen": config.listen,

@@ -94,7 +94,9 @@ class Handshake:
                 "Give both the same run id, or another seed address"
             )
         if refuse.kind == "mixer":
-            return f"{peer} mixes by {refuse.mine}, this peer by {mine}. Give all peers of a run the same mixer"
+            return (
+                f"{peer} mixes by {refuse.mine}, this peer by {mine}. Give all peers of a run the same mixer and codec"
+            )
         if refuse.kind == "version":
             return (
                 f"{peer} speaks protocol versions {refuse.mine}, this peer {mine}. "

@@ -278,7 +278,9 @@ def _kills(processes: list[ProcessRecord]) -> tuple[FaultRecord, ...]:
 
 
 def _settings(config: Line) -> dict[str, str]:
-    settings = {key: str(config[key]) for key in ("topology", "mixer", "sync_every") if config.get(key) is not None}
+    settings = {
+        key: str(config[key]) for key in ("topology", "mixer", "codec", "sync_every") if config.get(key) is not None
+    }
     if config.get("script"):
         settings["script"] = " ".join([Path(config["script"]).name, *map(str, config.get("arguments", ()))])
     if config.get("started"):

@@ -7,6 +7,11 @@ newcomers are given:
              S (6 + 4 a)  on CUDA:   as many staged in pinned memory for sending (1 + a) and on the device (1 + a)
     rounds:  S (4 + k)    on a CPU;  S (6 + 2 k) on CUDA;  S more where blocks are paced, which may keep a copy
 
+and with a codec that packs a snapshot into E bytes, on either (2 E more on CUDA, for packing there):
+
+    pairs:   S (5 + 2 a) + E (2 + 2 a):  3 + a published, 1 + a unpacked, the own one rounded; 1 + a packed each way
+    rounds:  S (5 + k) + E (1 + k)
+
 with `a` exchanges in doubt beside the open one (0 to 2), and `k` neighbours in a round. Published are three at most: one is
 being written, one is the latest, and one is pinned by the exchange. A newcomer whose state finds no room is refused and
 asks another peer. Not counted are the parameters themselves, what a newcomer fetches before it trains, checkpoints, and the
@@ -49,7 +54,13 @@ class MemoryPlan(NamedTuple):
 
 
 def plan_memory(
-    max_buffer_mb: float, snapshot_bytes: int, *, kind: str, on_cuda: bool, keeps_copy: bool = False
+    max_buffer_mb: float,
+    snapshot_bytes: int,
+    *,
+    kind: str,
+    on_cuda: bool,
+    keeps_copy: bool = False,
+    packed_bytes: int = 0,
 ) -> MemoryPlan:
     """Shares a memory budget out; see the module's text.
 
@@ -57,6 +68,7 @@ def plan_memory(
         max_buffer_mb: in megabytes (10^6 bytes); 0 for none.
         kind: "pair" or "round".
         keeps_copy: a copy of the parameters is kept from block to block, as synchronous rounds with scaling do.
+        packed_bytes: of a snapshot on the wire, where there is a codec.
 
     Raises:
         ConfigurationError: it is negative, or less than what one exchange needs; the message says how much that is.
@@ -64,27 +76,34 @@ def plan_memory(
     check_megabytes("max_buffer_mb", max_buffer_mb)
     if not max_buffer_mb:
         return MemoryPlan()
-    base, each = _in_snapshots(kind, on_cuda)
-    base += kind == "round" and keeps_copy
-    least_bytes = snapshot_bytes * (base + (each if kind == "round" else 0))
+    base_bytes, each_bytes = _needs(snapshot_bytes, packed_bytes, kind, on_cuda)
+    base_bytes += snapshot_bytes * (kind == "round" and keeps_copy)
+    least_bytes = base_bytes + (each_bytes if kind == "round" else 0)
     limit_bytes = int(max_buffer_mb * 1e6)
     if limit_bytes < least_bytes:
         raise ConfigurationError(
             f"max_buffer_mb={max_buffer_mb:g}: one exchange of this model's snapshots of {snapshot_bytes / 1e6:.4g} MB "
-            f"needs {least_bytes // snapshot_bytes} of them; must be at least {_rounded_up(least_bytes)}"
+            f"needs {least_bytes / snapshot_bytes:.3g} times as much; must be at least {_rounded_up(least_bytes)}"
         )
-    spare = max(0, limit_bytes - snapshot_bytes * (base + _STATE_SNAPSHOTS)) // (snapshot_bytes * each)
+    spare = max(0, limit_bytes - base_bytes - _STATE_SNAPSHOTS * snapshot_bytes) // each_bytes
     more = max(1, spare) if kind == "round" else min(spare, ASIDES_MAX)
-    used = snapshot_bytes * (base + each * more)
+    used = base_bytes + each_bytes * more
     asides, edges = (ASIDES_MAX, more) if kind == "round" else (more, 0)
     return MemoryPlan(asides, edges, used, limit_bytes - used)
 
 
-def _in_snapshots(kind: str, on_cuda: bool) -> tuple[int, int]:
-    """Returns what exchanges need at least, and what each further one (or each edge of a round) needs."""
+def _needs(whole: int, packed: int, kind: str, on_cuda: bool) -> tuple[int, int]:
+    """Returns what exchanges need at least, and what each further one (or each edge of a round) needs, in bytes."""
+    if packed:
+        staged = 2 * packed * on_cuda
+        if kind == "round":
+            return 5 * whole + packed + staged, whole + packed
+        return 5 * whole + 2 * packed + staged, 2 * whole + 2 * packed
     if kind == "round":
-        return (6, 2) if on_cuda else (4, 1)
-    return (6, 4) if on_cuda else (4, 2)
+        base, each = (6, 2) if on_cuda else (4, 1)
+    else:
+        base, each = (6, 4) if on_cuda else (4, 2)
+    return base * whole, each * whole
 
 
 def _rounded_up(nbytes: int) -> str:
@@ -162,7 +181,14 @@ def plan(config: PeerConfig, vector: ParameterVector) -> Limits:
     """
     kind, megabytes, exchange = config.mixer.kind, config.settings.max_buffer_mb, config.exchange
     on_cuda = vector.device.type == "cuda"
-    memory = plan_memory(megabytes, vector.nbytes, kind=kind, on_cuda=on_cuda, keeps_copy=config.pacing.adapts)
+    memory = plan_memory(
+        megabytes,
+        vector.full_bytes,
+        kind=kind,
+        on_cuda=on_cuda,
+        keeps_copy=config.pacing.adapts,
+        packed_bytes=vector.nbytes if config.codec is not None else 0,
+    )
     found = Limits(config.listening, megabytes, memory, StateRoom(memory.state_bytes))
     found.of_sending().check(vector.nbytes, exchange.transfer_timeout_s, exchange.round_timeout_s, kind)
     return found

@@ -24,10 +24,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gossiptrain.compression.base import Codec
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.mixing.base import Mixer
 from gossiptrain.runtime.corrections import Correction, CorrectionQueue, ReceiveBuffer
-from gossiptrain.runtime.layout import Group, Layout, ParameterSpec, Slot, slots_of
+from gossiptrain.runtime.in_place import check_places, current_buffer, flatten, move_buffers
+from gossiptrain.runtime.layout import Group, Layout, ParameterSpec, slots_of
+from gossiptrain.runtime.packing import Packing
 from gossiptrain.runtime.pool import BufferPool
 from gossiptrain.runtime.snapshots import Snapshot, SnapshotTable
 from gossiptrain.runtime.staging import as_memoryview, staging_for
@@ -47,27 +50,30 @@ class ParameterVector:
     Args:
         model: on a CPU or one CUDA device, with at least one trainable parameter.
         mix_buffers: let persistent floating-point buffers take part; integer buffers always stay local.
+        codec: how parameters are written on the wire; None writes them as they are.
 
     Raises:
         ConfigurationError: a parameter cannot take part; the message names it and the mend.
 
     Attributes:
         device: where all parameters are.
-        nbytes: bytes of one snapshot on the wire.
+        nbytes: bytes of one snapshot on the wire. full_bytes: of one in memory.
         schema: the entries of a snapshot in the model's order; peers' must be equal.
         schema_hash: 32 bytes over all of it.
         parameter_hashes: 4 bytes an entry, to find the first difference.
     """
 
-    def __init__(self, model: nn.Module, mix_buffers: bool = True) -> None:
+    def __init__(self, model: nn.Module, mix_buffers: bool = True, codec: Codec | None = None) -> None:
         self._layout = Layout.of(model, mix_buffers)
+        self._packing = Packing(self._layout, codec) if codec is not None else None
         self.device: torch.device = self._layout.device
-        self.nbytes: int = self._layout.nbytes
+        self.full_bytes: int = self._layout.nbytes
+        self.nbytes: int = self._packing.nbytes if self._packing else self.full_bytes
         self.schema: tuple[ParameterSpec, ...] = self._layout.schema
         self.schema_hash: bytes = self._layout.schema_hash
         self.parameter_hashes: bytes = self._layout.parameter_hashes
-        self._live = tuple(_flatten(group, self._layout.device) for group in self._layout.parameters)
-        self._staging = staging_for(self._layout.device, self.nbytes)
+        self._live = tuple(flatten(group, self._layout.device) for group in self._layout.parameters)
+        self._staging = staging_for(self._layout.device, self.full_bytes, self._packing)
         self._snapshot_pool = BufferPool(self._staging.new_snapshot)
         self._snapshot_pool.reserve(SNAPSHOTS_RESERVED)
         self._snapshots = SnapshotTable(self._snapshot_pool)
@@ -80,7 +86,7 @@ class ParameterVector:
         self._copies: list[Tensor] = []
         self._mixer: Mixer | None = None
         self._mixer_states: list = []
-        places = list(_check_places(self._layout.parameters, self._live))
+        places = list(check_places(self._layout.parameters, self._live))
         self._check_always = (places[0], places[-1])
         self._check_in_turn = itertools.cycle(places)
 
@@ -97,7 +103,7 @@ class ParameterVector:
         for group, live in zip(self._layout.parameters, self._live):
             group.view(data).copy_(live)
         for group in self._layout.buffers:
-            torch.cat([_current_buffer(slot).reshape(-1) for slot in group.slots], out=group.view(data))
+            torch.cat([current_buffer(slot).reshape(-1) for slot in group.slots], out=group.view(data))
         self._published = self._snapshots.commit(data, self._staging.written())
         return self._published
 
@@ -171,7 +177,7 @@ class ParameterVector:
         return self._applied
 
     def views(self, data: Tensor) -> dict[str, Tensor]:
-        """Return the parameters and buffers in a snapshot's bytes, [nbytes] uint8, by name; no copy."""
+        """Return the parameters and buffers in a snapshot's bytes, [full_bytes] uint8, by name; no copy."""
         found = {}
         for group, slot in slots_of(self._groups()):
             part, spec = group.view(data), slot.spec
@@ -200,7 +206,7 @@ class ParameterVector:
             change = group.view(uploaded.data)
             live.add_(change)
         for group in self._layout.buffers:
-            _move_buffers(group, group.view(uploaded.data), correction.weight)
+            move_buffers(group, group.view(uploaded.data), correction.weight)
         self._staging.done(uploaded)
         self._recycle(buffer)
 
@@ -214,11 +220,17 @@ class ParameterVector:
         """Return a snapshot by its version; raises LookupError if it is gone."""
         return self._snapshots.get(version)
 
-    def pin(self, version: int) -> memoryview:
-        """Keep a snapshot until as many `release` calls and return its bytes, [nbytes], read-only.
+    def copy_of(self, version: int) -> Tensor:
+        """Return a copy of a snapshot's bytes on the host, [full_bytes] uint8; raises LookupError if it is gone."""
+        snapshot = self._snapshots.get(version)
+        with self._staging.work(on=snapshot):
+            return snapshot.data.to("cpu", copy=True)
 
-        On CUDA the first pin of a version copies it to pinned host memory and waits for that: for the device to reach
-        the end of the published step, at most as far as training runs ahead of its device.
+    def pin(self, version: int) -> memoryview:
+        """Keep a snapshot until as many `release` calls and return its bytes on the wire, [nbytes], read-only.
+
+        The first pin of a version packs it, where there is a codec. On CUDA it also copies it to pinned host memory and
+        waits for that: for the device to reach the end of the published step, at most as far as training runs ahead.
 
         Raises:
             LookupError: the version is gone.
@@ -268,7 +280,7 @@ class ParameterVector:
             return 0.0
         with self._staging.work(on=snapshot):
             received = [(self._uploaded(buffer), weight) for buffer, weight in inbox]
-            distance = self._mix_parameters(snapshot.data, received, mixer)
+            distance = self._mix_with(snapshot, received, mixer)
             for group in self._layout.buffers:
                 _average_in_first([(group.view(data), weight) for data, weight in received])
             total = math.fsum(weight for _, weight in inbox)
@@ -282,7 +294,7 @@ class ParameterVector:
         """Return bytes held by purpose; "parameters" replaces the model's own memory, the rest is on top of it."""
         return {
             "parameters": sum(live.nbytes for live in self._live),
-            "snapshots": self._snapshot_pool.allocated * self.nbytes,
+            "snapshots": self._snapshot_pool.allocated * self.full_bytes,
             "receive": self._receive_pool.allocated * self.nbytes,
             "block_begins": sum(copy.nbytes for copy in self._copies),
             **self._staging.report(),
@@ -301,6 +313,16 @@ class ParameterVector:
         if buffer.uploaded is not None:
             self._staging.discard_upload(buffer.uploaded)
         self._receive_pool.release(buffer.host)
+
+    def _mix_with(self, snapshot: Snapshot, received: list[tuple[Tensor, float]], mixer: Mixer) -> float:
+        """Mix with what the others have read of this snapshot: so both ends of a pair add negatives of each other."""
+        if self._packing is None:
+            return self._mix_parameters(snapshot.data, received, mixer)
+        own = self._staging.rounded(snapshot)
+        try:
+            return self._mix_parameters(own.data, received, mixer)
+        finally:
+            self._staging.discard_upload(own)
 
     def _mix_parameters(self, x: Tensor, received: list[tuple[Tensor, float]], mixer: Mixer) -> float:
         """Leave the correction in the first received vector; return the distance."""
@@ -337,49 +359,6 @@ class ParameterVector:
         for group in self._layout.buffers:
             group.view(data).lerp_(group.view(earlier), 1 - new.weight / total)
         new.weight = total
-
-
-def _flatten(group: Group, device: torch.device) -> Tensor:
-    """Copy the group's parameters into one tensor, [numel], and make each a view of it."""
-    live = torch.zeros(group.numel, dtype=group.dtype, device=device)
-    for slot in group.slots:
-        parameter = slot.parameter()
-        assert parameter is not None
-        view = live.as_strided(slot.spec.shape, slot.spec.strides, slot.offset)
-        view.copy_(parameter.data)
-        for tied in (parameter, *slot.aliases):
-            tied.data = view
-    return live
-
-
-def _check_places(groups: tuple[Group, ...], lives: tuple[Tensor, ...]) -> list[tuple[Slot, int]]:
-    """Return where each parameter must be; empty ones have no address and are left out."""
-    starts = {id(group): live.data_ptr() for group, live in zip(groups, lives)}
-    places = [
-        (slot, starts[id(group)] + slot.offset * group.dtype.itemsize) for group, slot in slots_of(groups) if slot.numel
-    ]
-    if not places:
-        raise ConfigurationError("all trainable parameters are empty: there is nothing to exchange")
-    return places
-
-
-def _current_buffer(slot: Slot) -> Tensor:
-    """Return the buffer as it is now, checked: it may have been replaced."""
-    buffer, spec = slot.buffer(), slot.spec
-    if buffer is None or tuple(buffer.shape) != spec.shape or buffer.dtype != spec.dtype:
-        found = "gone" if buffer is None else f"{buffer.dtype} {list(buffer.shape)}"
-        raise ConfigurationError(
-            f"buffer {spec.name!r} was {spec.dtype} {list(spec.shape)} when attached and is {found} now: "
-            "keep its shape, or leave buffers local with mix_buffers=False"
-        )
-    return buffer
-
-
-def _move_buffers(group: Group, target: Tensor, weight: float) -> None:
-    buffers = [_current_buffer(slot) for slot in group.slots]
-    parts = target.split([slot.numel for slot in group.slots])
-    targets = [part.view(slot.spec.shape) for part, slot in zip(parts, group.slots)]
-    torch._foreach_lerp_(buffers, targets, weight)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _average_in_first(inbox: list[tuple[Tensor, float]]) -> None:

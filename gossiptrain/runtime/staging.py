@@ -3,6 +3,8 @@
 On a CPU they are the same memory and nothing is copied. On CUDA the driver thread works on a side stream of its own and
 stages through pinned host memory; it waits for its stream (the network thread may), while the training thread only makes
 its stream wait for events (no host ever waits for the network).
+
+With a codec the network's memory holds packed snapshots, the device's whole ones; packing is the device's work.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gossiptrain.runtime.packing import Packing
 from gossiptrain.runtime.pool import BufferPool
 from gossiptrain.runtime.snapshots import Snapshot
 
@@ -72,6 +75,13 @@ class Staging(Protocol):
         """Take device memory back that `upload` gave."""
         ...
 
+    def rounded(self, snapshot: Snapshot) -> DeviceBytes:
+        """Return a snapshot's parameters as others read them, in the context of `work`; undone by `discard_upload`.
+
+        Only with a codec: without one they are the snapshot's own bytes.
+        """
+        ...
+
     def work(self, on: Snapshot | None = None) -> AbstractContextManager[Any]:
         """Return the context of the driver's work, which may read `on`; it is finished when the context is left."""
         ...
@@ -92,8 +102,11 @@ class Staging(Protocol):
 class HostStaging:
     """CPU: device memory is host memory, and what one thread wrote the other sees."""
 
-    def __init__(self, nbytes: int) -> None:
-        self._nbytes = nbytes
+    def __init__(self, nbytes: int, packing: Packing | None = None) -> None:
+        self._nbytes, self._packing = nbytes, packing
+        self._wire_bytes = packing.nbytes if packing else nbytes
+        self._packed = BufferPool(self.new_receive)
+        self._whole = BufferPool(self.new_snapshot)
 
     def new_snapshot(self) -> Tensor:
         return host_bytes(self._nbytes)
@@ -102,19 +115,35 @@ class HostStaging:
         return None
 
     def download(self, snapshot: Snapshot) -> Tensor:
-        return snapshot.data
+        if self._packing is None:
+            return snapshot.data
+        host = self._packed.acquire()
+        self._packing.pack(snapshot.data, host)
+        return host
 
     def discard_download(self, host: Tensor) -> None:
-        del host
+        if self._packing is not None:
+            self._packed.release(host)
 
     def new_receive(self) -> Tensor:
-        return host_bytes(self._nbytes)
+        return host_bytes(self._wire_bytes)
 
     def upload(self, host: Tensor) -> DeviceBytes:
-        return DeviceBytes(host)
+        if self._packing is None:
+            return DeviceBytes(host)
+        data = self._whole.acquire()
+        self._packing.unpack(host, data)
+        return DeviceBytes(data)
 
     def discard_upload(self, uploaded: DeviceBytes) -> None:
-        del uploaded
+        if self._packing is not None:
+            self._whole.release(uploaded.data)
+
+    def rounded(self, snapshot: Snapshot) -> DeviceBytes:
+        assert self._packing is not None, "only with a codec"
+        data = self._whole.acquire()
+        self._packing.round(snapshot.data, data)
+        return DeviceBytes(data)
 
     def work(self, on: Snapshot | None = None) -> AbstractContextManager[Any]:
         del on
@@ -127,7 +156,8 @@ class HostStaging:
         del uploaded
 
     def report(self) -> dict[str, int]:
-        return {"staging_host": 0, "staging_device": 0}
+        held = self._packed.allocated * self._wire_bytes + self._whole.allocated * self._nbytes
+        return {"staging_host": held, "staging_device": 0}
 
 
 class CudaStaging:
@@ -137,12 +167,13 @@ class CudaStaging:
     and the device reads them fifty times faster than a host core would.
     """
 
-    def __init__(self, device: torch.device, nbytes: int) -> None:
+    def __init__(self, device: torch.device, nbytes: int, packing: Packing | None = None) -> None:
         self._device = device
-        self._nbytes = nbytes
+        self._nbytes, self._packing = nbytes, packing
+        self._wire_bytes = packing.nbytes if packing else nbytes
         # High priority, so that the driver's short kernels do not queue behind the training's long ones.
         self._stream = torch.cuda.Stream(device, priority=-1)
-        self._downloads = BufferPool(lambda: host_bytes(nbytes, pinned=True))
+        self._downloads = BufferPool(self.new_receive)
         self._uploads = BufferPool(self._new_upload)
 
     def new_snapshot(self) -> Tensor:
@@ -156,25 +187,46 @@ class CudaStaging:
     def download(self, snapshot: Snapshot) -> Tensor:
         host = self._downloads.acquire()
         with self.work(on=snapshot):
-            host.copy_(snapshot.data, non_blocking=True)
+            host.copy_(self._packed(snapshot.data), non_blocking=True)
         return host
 
     def discard_download(self, host: Tensor) -> None:
         self._downloads.release(host)
 
     def new_receive(self) -> Tensor:
-        return host_bytes(self._nbytes, pinned=True)
+        return host_bytes(self._wire_bytes, pinned=True)
 
     def upload(self, host: Tensor) -> DeviceBytes:
-        uploaded = self._uploads.acquire()
+        uploaded = self._upload()
         with torch.cuda.stream(self._stream):
-            if uploaded.reusable is not None:
-                self._stream.wait_event(uploaded.reusable)
-            uploaded.data.copy_(host, non_blocking=True)
+            if self._packing is None:
+                uploaded.data.copy_(host, non_blocking=True)
+            else:
+                self._packing.unpack(host.to(self._device, non_blocking=True), uploaded.data)
+        return uploaded
+
+    def rounded(self, snapshot: Snapshot) -> DeviceBytes:
+        assert self._packing is not None, "only with a codec"
+        uploaded = self._upload()
+        self._packing.round(snapshot.data, uploaded.data)
         return uploaded
 
     def discard_upload(self, uploaded: DeviceBytes) -> None:
         self._uploads.release(uploaded)
+
+    def _upload(self) -> DeviceBytes:
+        """Take device memory that the side stream may write once the training stream has read it."""
+        uploaded = self._uploads.acquire()
+        if uploaded.reusable is not None:
+            self._stream.wait_event(uploaded.reusable)
+        return uploaded
+
+    def _packed(self, data: Tensor) -> Tensor:
+        if self._packing is None:
+            return data
+        packed = torch.zeros(self._wire_bytes, dtype=torch.uint8, device=self._device)
+        self._packing.pack(data, packed)
+        return packed
 
     @contextmanager
     def work(self, on: Snapshot | None = None) -> Iterator[None]:
@@ -196,7 +248,7 @@ class CudaStaging:
 
     def report(self) -> dict[str, int]:
         return {
-            "staging_host": self._downloads.allocated * self._nbytes,
+            "staging_host": self._downloads.allocated * self._wire_bytes,
             "staging_device": self._uploads.allocated * self._nbytes,
         }
 
@@ -205,6 +257,6 @@ class CudaStaging:
             return DeviceBytes(torch.empty(self._nbytes, dtype=torch.uint8, device=self._device))
 
 
-def staging_for(device: torch.device, nbytes: int) -> Staging:
-    """Return the staging of a CPU or CUDA device for snapshots of this many bytes."""
-    return CudaStaging(device, nbytes) if device.type == "cuda" else HostStaging(nbytes)
+def staging_for(device: torch.device, nbytes: int, packing: Packing | None = None) -> Staging:
+    """Return the staging of a CPU or CUDA device for snapshots of this many bytes, packed on the wire or not."""
+    return CudaStaging(device, nbytes, packing) if device.type == "cuda" else HostStaging(nbytes, packing)

@@ -204,12 +204,10 @@ class StateTransfers:
             self._post(FreezeFailed("nothing is published"))
             return
         freeze.buffer = None
-        if not self._take_anew(freeze, 2 * self._vector.nbytes):
+        if not self._take_anew(freeze, 2 * self._vector.full_bytes):
             self._post(FreezeFailed("the parameters cannot be frozen: no room within max_buffer_mb"))
             return
-        copied = torch.frombuffer(bytearray(self._vector.pin(latest.version)), dtype=torch.uint8)
-        self._vector.release(latest.version)
-        tensors = state.named(self._vector.views(copied))
+        tensors = state.named(self._vector.views(self._vector.copy_of(latest.version)))
         steps, _ = self._step_s()
         lacks = "its training was not stepping, so that only its parameters could be had" if steps else ""
         parts = state.Parts.of(tensors, lacks_optimizer=lacks)

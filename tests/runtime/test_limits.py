@@ -78,7 +78,7 @@ def model_of(megabytes: float) -> nn.Module:
         ({"max_mbps": 0.3, "mixer": "d_psgd"}, r"max_mbps=0\.3: .*round_timeout_s=10 s; must be at least 3\.2"),
         ({"max_buffer_mb": -1.0}, r"max_buffer_mb=-1\.0: must be a positive number of megabytes"),
         ({"max_buffer_mb": float("nan")}, r"max_buffer_mb=nan"),
-        ({"max_buffer_mb": 3.0}, r"max_buffer_mb=3: .*snapshots of 1 MB needs 4 of them; must be at least 4"),
+        ({"max_buffer_mb": 3.0}, r"max_buffer_mb=3: .*snapshots of 1 MB needs 4 times as much; must be at least 4"),
     ],
 )
 def test_attach_refuses_a_budget_that_cannot_work_and_says_the_least(arguments, message):
