@@ -300,9 +300,8 @@ class Simulation:
     def _make_checkers(self, hosts: int) -> Checkers:
         options = self.options
         least_mbps = min((value for value in self._budgets_mbps if value), default=float("inf"))
-        limits = options.limits.derived(
-            options.membership, options.network, hosts, options.workload.snapshot_bytes, least_mbps
-        )
+        largest = max(options.workload.snapshot_bytes, options.workload.state_bytes)
+        limits = options.limits.derived(options.membership, options.network, hosts, largest, least_mbps)
         is_static = options.topology not in topologies.known_schedules()
         checkers = Checkers(limits, lambda: self.clock.now, self.replay_text, is_static)
         checkers.dead_since = self._ended_since

@@ -96,7 +96,7 @@ class States:
         payload = Payload(value, "")
         if self._peer.hostile:
             payload = Payload(world.workload.spoil(value), self._peer.hostile)
-        nbytes = world.workload.snapshot_bytes
+        nbytes = world.workload.state_bytes or world.workload.snapshot_bytes
         text = repr(value).encode()
         chunks = range(-(-nbytes // CHUNK_BYTES))
         digests = tuple(blake2b(b"%d %b" % (index, text), digest_size=DIGEST_BYTES).digest() for index in chunks)

@@ -279,7 +279,7 @@ class TrainingThread:
                 movement = float(f"{moved / math.sqrt(self._block_steps):.2g}")
                 self._peer.handle(DriftMeasured(float(f"{drift.distance:.2g}"), movement))
         if self.plan_scale != 1.0:
-            change = self._workload.mix(own, [(base, 1 - self.plan_scale)])
+            change = self._workload.scale(own, base, self.plan_scale)
             self._workload.correct(self._index, change)
 
     def _mix(self) -> None:

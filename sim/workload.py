@@ -17,11 +17,13 @@ class Workload(ABC):
 
     Attributes:
         snapshot_bytes: bytes of one snapshot on the wire.
+        state_bytes: bytes of the state that a newcomer is given; 0: as many as a snapshot's.
         step_times: how long local steps last.
         table: what stood under [workload] in the scenario file that it was read from; None where a program made it.
     """
 
     snapshot_bytes: int
+    state_bytes: int = 0
     step_times: StepTimes
     table: Mapping[str, Any] | None = None
 
@@ -54,6 +56,10 @@ class Workload(ABC):
     @abstractmethod
     def mix(self, own: Any, inbox: Sequence[tuple[Any, float]]) -> Any:
         """Returns the correction sum_j w_j (x_j - own) of a published value."""
+
+    def scale(self, own: Any, base: Any, factor: float) -> Any:
+        """Returns the correction (factor - 1) (own - base), which multiplies a block's change."""
+        return self.mix(own, [(base, 1 - factor)])
 
     @abstractmethod
     def correct(self, peer: int, correction: Any) -> None:

@@ -103,14 +103,15 @@ class BatchedTrainer:
     @torch.no_grad()
     def mix(self, versions: list[Version]) -> None:
         """See `Trainer`."""
-        by_length: dict[int, list[Version]] = {}
+        by_kind: dict[tuple[int, bool], list[Version]] = {}
         for version in versions:
             assert version.correction is not None
-            by_length.setdefault(len(version.correction.inbox), []).append(version)
+            kind = (len(version.correction.inbox), version.correction.is_read)
+            by_kind.setdefault(kind, []).append(version)
         width = self._task.layout.width * self._task.layout.dtype.itemsize
         most = max(1, MIX_BYTES // width)
         with one_intra_op_thread():
-            for members in by_length.values():
+            for members in by_kind.values():
                 for start in range(0, len(members), most):
                     self._mix(members[start : start + most])
 
@@ -173,18 +174,21 @@ class BatchedTrainer:
         return self._task.loss_fn(output, y)
 
     def _mix(self, versions: list[Version]) -> None:
-        """Adds corrections of inboxes of one length, each inbox in its order."""
-        layout, arena, space = self._task.layout, self._task.arena, self._space
+        """Adds corrections of one kind, with inboxes of one length, each inbox in its order."""
+        layout, arena, space, task = self._task.layout, self._task.arena, self._space, self._task
         parents, corrections = [v.parent for v in versions], [v.correction for v in versions]
         rows = arena.take(len(versions))
         published_NM, P = arena.values[:, : layout.published], layout.size
         own_GM = space.gather("own", published_NM, [c.own.row for c in corrections if c])
         change_GP = total_G1 = mean_GM = None
-        for place in range(len(corrections[0].inbox) if corrections[0] else 0):
+        one = corrections[0]
+        assert one is not None
+        own_GP = task.read(own_GM[:, :P], one)
+        for place in range(len(one.inbox)):
             entries = [c.inbox[place] for c in corrections if c]
             other_GM = space.gather("other" if place else "first", published_NM, [other.row for other, _ in entries])
             weight_G1 = own_GM.new_tensor([[weight] for _, weight in entries])
-            part_GP = other_GM[:, :P].sub_(own_GM[:, :P]).mul_(weight_G1)
+            part_GP = task.read(other_GM[:, :P], one).sub_(own_GP).mul_(weight_G1)
             change_GP = part_GP if change_GP is None else change_GP.add_(part_GP)
             if layout.mixed:
                 total_G1 = weight_G1 if total_G1 is None else total_G1 + weight_G1

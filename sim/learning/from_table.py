@@ -28,7 +28,7 @@ from sim.step_times import StepTimes
 from sim.tables import call, check_known, frozen, nearest
 
 NAMED = ("model", "data", "evaluate", "loss", "optimizer", "schedule")
-PLAIN = ("batch_size", "partition", "evaluation_samples", "mode", "device", "threads", "snapshot_bytes")
+PLAIN = ("batch_size", "partition", "evaluation_samples", "mode", "device", "threads", "codec", "snapshot_bytes")
 LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gossiptrain.compression import Codec
 from gossiptrain.errors import ConfigurationError
 
 DTYPES = (torch.float32, torch.float64)
@@ -71,6 +72,12 @@ class StateLayout:
     def nbytes(self) -> int:
         """Bytes of what is published."""
         return self.published * self.dtype.itemsize
+
+    def wire_bytes(self, codec: Codec | None) -> int:
+        """Bytes of what is published, the parameters written by a codec."""
+        if codec is None:
+            return self.nbytes
+        return codec.encoded_bytes(self.size, self.dtype) + (self.published - self.size) * self.dtype.itemsize
 
     def describe(self) -> tuple[str, ...]:
         """Describes what is published, an entry a line, as peers compare it."""

@@ -117,8 +117,9 @@ def mix_one(task: Task, version: Version) -> None:
     values[row], arena.integers[row] = values[parent.row], arena.integers[parent.row]
     if correction.inbox:
         received = [(values[other.row], weight) for other, weight in correction.inbox]
-        own_P = values[correction.own.row, : layout.size]
-        change_P, _ = weighted_difference(own_P, [(other[: layout.size], weight) for other, weight in received])
+        own_P = task.read(values[correction.own.row, : layout.size], correction)
+        inbox = [(task.read(other[: layout.size], correction), weight) for other, weight in received]
+        change_P, _ = weighted_difference(own_P, inbox)
         values[row, : layout.size] += change_P
         if layout.mixed:
             _move_buffers(values[row, layout.size : layout.published], received, layout.size, layout.published)

@@ -10,10 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gossiptrain.compression.base import Codec, rounded
 from sim.learning.arena import Arena
 from sim.learning.batches import Batches
 from sim.learning.dropout import base_key, step_key
 from sim.learning.layout import StateLayout
+from sim.learning.versions import Correction
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Loss = Callable[[Any, Tensor], Tensor]
@@ -39,6 +41,7 @@ class Task:
         batches: which samples a step sees. seed: of the simulation.
         drops: the model has dropout. draws: it draws other random numbers.
         rates: the learning rates where a schedule tells them; None: the optimizer's own.
+        codec: rounds what peers read of each other; None: nothing does.
     """
 
     model: nn.Module
@@ -53,11 +56,16 @@ class Task:
     drops: bool
     draws: bool
     rates: RatesByStep | None = None
+    codec: Codec | None = None
     _base_keys: dict[int, int] = field(default_factory=dict)
 
     def copy_of_model(self) -> nn.Module:
         """Returns a module to compute with; one thread uses it at a time."""
         return copy.deepcopy(self.model)
+
+    def read(self, x: Tensor, correction: Correction) -> Tensor:
+        """Returns published parameters, [..., P], as peers read them for a correction; may be x itself."""
+        return x if self.codec is None or not correction.is_read else rounded(self.codec, x)
 
     def key(self, peer: int, step: int) -> int:
         """Returns the key of a step's random choices, 32 bits."""

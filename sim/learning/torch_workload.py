@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gossiptrain.compression import Codec, rounded
+from gossiptrain.compression.registry import codec_of
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.partitions import partition as share_out
 from gossiptrain.tug import stride
@@ -53,7 +55,8 @@ class TorchWorkload(Workload):
     In batched mode many peers' steps are computed at once; in loop mode one peer's after the other, with the module and a
     real `torch.optim`. Events and times are the same in both. Parameters agree up to rounding, which training makes larger
     as it goes on: after a hundred steps and their mixings they are equal within 1e-3 of the largest one in float32, within
-    1e-9 in float64. In either mode the same run gives the same bits again on the same machine.
+    1e-9 in float64, and with a codec within its steps. In either mode the same run gives the same bits again on the same
+    machine.
 
     Attributes:
         choice: the mode that is used, and why.
@@ -75,6 +78,7 @@ class TorchWorkload(Workload):
         mode: str = "auto",
         device: str | torch.device = "cpu",
         threads: int | None = None,
+        codec: Codec | str = "none",
         step_times: StepTimes | None = None,
         snapshot_bytes: int | None = None,
     ) -> None:
@@ -99,8 +103,11 @@ class TorchWorkload(Workload):
             device: "cpu" or "cuda".
             threads: Python threads of batched mode on a CPU; default the cores that there are, at most 8. The numbers do
                 not depend on it.
+            codec: how parameters are written on the wire, by name ("bfloat16", "float16", "int8") or a codec of
+                `gossiptrain.compression`; what peers mix is rounded by it, and snapshots are smaller.
             step_times: how long steps last; default `ConstantSteps()`.
-            snapshot_bytes: bytes of a snapshot on the wire; default those of the parameters and mixed buffers.
+            snapshot_bytes: bytes of a snapshot on the wire; default those of the parameters, as the codec writes them, and
+                of the mixed buffers.
 
         Raises:
             ConfigurationError: an argument does not fit; the message names it. With mode="batched": the model cannot be
@@ -108,7 +115,7 @@ class TorchWorkload(Workload):
         """
         if mode not in MODES:
             raise ConfigurationError(f"mode={mode!r}: must be one of {', '.join(MODES)}")
-        self._device = _device(device)
+        self._device, self._codec = _device(device), codec_of(codec)
         self._make_model = None if isinstance(model, nn.Module) else model
         self._model = _structure(model, 0).to(self._device)
         train = reading.read(data, "data")
@@ -136,11 +143,12 @@ class TorchWorkload(Workload):
         slots = 0 if isinstance(self._rule, str) else self._rule.slots
         self.choice = self._choose(mode, slots)
         self._layout = StateLayout(self._model, self._found.changing, slots if self.choice.mode == "batched" else 0)
-        self.snapshot_bytes = snapshot_bytes if snapshot_bytes is not None else self._layout.nbytes
+        self.snapshot_bytes = snapshot_bytes if snapshot_bytes is not None else self._layout.wire_bytes(self._codec)
+        self.state_bytes = self._layout.nbytes if self._codec is not None else self.snapshot_bytes
         if self.snapshot_bytes < 1:
             raise ConfigurationError(f"snapshot_bytes={snapshot_bytes!r}: must be at least 1")
         self.step_times = step_times or ConstantSteps()
-        self._limit = REACH_SHARE * torch.finfo(self._layout.dtype).max
+        self._limit = _limit(self._layout.dtype, self._codec)
         self._peers = 0
 
     def describe(self) -> str:
@@ -149,9 +157,11 @@ class TorchWorkload(Workload):
         kernel = f" ({self._trainer.kernel})" if self._peers and isinstance(self._trainer, BatchedTrainer) else ""
         reason = f": {self.choice.reason}" if self.choice.reason else ""
         scheduled = " by a schedule" if self._rates is not None else ""
+        packed = f", sent by {self._codec!r}" if self._codec is not None else ""
         return (
             f"TorchWorkload: {name}, {self._layout.size:,} parameters, {type(rule).__name__}{scheduled}, "
-            f"batches of {self._batch_size} of {len(self._train.x):,} samples, {self.choice.mode}{kernel} mode{reason}"
+            f"batches of {self._batch_size} of {len(self._train.x):,} samples, "
+            f"{self.choice.mode}{kernel} mode{reason}{packed}"
         )
 
     def parameters(self) -> tuple[str, ...]:
@@ -199,6 +209,10 @@ class TorchWorkload(Workload):
     def mix(self, own: Version, inbox: Sequence[tuple[Version, float]]) -> Correction:
         return Correction(own, inbox)
 
+    def scale(self, own: Version, base: Version, factor: float) -> Correction:
+        """See `Workload`; these values are the peer's own, and no codec rounds them."""
+        return Correction(own, [(base, 1 - factor)], is_read=False)
+
     def correct(self, peer: int, correction: Correction) -> None:
         self._current[peer] = self._new(self._current[peer], correction, peer, 0)
 
@@ -219,7 +233,9 @@ class TorchWorkload(Workload):
             return True
         if not value.is_computed and value.parent is None:
             return False
-        return bool(self.vector(value).isfinite().all())
+        x_M = self.vector(value)
+        read_P = rounded(self._codec, x_M[: self._layout.size]) if self._codec is not None else x_M
+        return bool(x_M.isfinite().all()) and bool(read_P.isfinite().all())
 
     def distance(self, one: Version, other: Version) -> float:
         """See `Workload`; computes both."""
@@ -305,7 +321,10 @@ class TorchWorkload(Workload):
         arena = Arena(layout.width, layout.integer_width, layout.dtype, layout.device)
         drops, draws = self._found.drops, bool(self._found.draws)
         made, rates = self._make_optimizer, self._rates
-        return Task(self._model, self._loss_fn, made, *self._train, layout, arena, batches, seed, drops, draws, rates)
+        x, y = self._train
+        return Task(
+            self._model, self._loss_fn, made, x, y, layout, arena, batches, seed, drops, draws, rates, self._codec
+        )
 
     def _make_evaluation(self, task: Task, chance: np.random.Generator) -> Evaluation | None:
         if self._evaluation_set is None:
@@ -321,6 +340,7 @@ class TorchWorkload(Workload):
         layout = StateLayout(self._model, self._found.changing, slots)
         share = np.arange(len(self._labels))
         task = self._make_task(layout, Batches(0, [share], self._batch_size), 0)
+        task.codec = None  # where it rounds up in one mode and down in the other, both are right
         choice = choose(mode, task, self._rule, self._found, self._make_evaluation(task, generator(0, "evaluation")))
         if choice.is_forced and mode == "batched":
             raise ConfigurationError(f"mode='batched': {choice.reason}; mode='auto' takes one peer after the other")
@@ -356,6 +376,14 @@ def _rule(make_optimizer: MakeOptimizer, model: nn.Module) -> Any:
             "optimizer, such as lambda parameters: torch.optim.SGD(parameters, lr=0.1)"
         )
     return recognise(optimizer)
+
+
+def _limit(dtype: torch.dtype, codec: Codec | None) -> float:
+    """Returns a size below which a number is finite as others read it, mixed once more or not."""
+    largest = torch.finfo(dtype).max
+    while codec is not None and not bool(rounded(codec, torch.tensor([largest], dtype=dtype)).isfinite()):
+        largest /= 2
+    return REACH_SHARE * largest
 
 
 def _device(device: str | torch.device) -> torch.device:

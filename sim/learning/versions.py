@@ -12,14 +12,22 @@ from typing import Any
 
 from sim.learning.arena import Arena
 
+# A codec rounds a number up by so much at most: bfloat16, with 8 significant bits, the most.
+ROUNDED = 1 + 2**-8
+
 
 class Correction:
-    """sum_j w_j (x_j - own) of published versions, not computed."""
+    """sum_j w_j (x_j - own) of published versions, not computed.
 
-    __slots__ = ("inbox", "own")
+    Attributes:
+        own, inbox: the versions, those of the inbox with their weights.
+        is_read: they came over the wire, so that the codec, if there is one, has rounded them all.
+    """
 
-    def __init__(self, own: Version, inbox: Sequence[tuple[Version, float]]) -> None:
-        self.own, self.inbox = own, tuple(inbox)
+    __slots__ = ("inbox", "is_read", "own")
+
+    def __init__(self, own: Version, inbox: Sequence[tuple[Version, float]], is_read: bool = True) -> None:
+        self.own, self.inbox, self.is_read = own, tuple(inbox), is_read
 
     def versions(self) -> tuple[Version, ...]:
         """All versions that it is made of."""
@@ -112,12 +120,14 @@ class Version:
     def bound(self) -> float | None:
         """Returns a bound on its published numbers without computing it; None if there is none yet.
 
-        x + sum_j w_j (y_j - x') is at most |x| + sum_j |w_j| (|y_j| + |x'|).
+        x + sum_j w_j (y_j - x') is at most |x| + sum_j |w_j| (|y_j| + |x'|), and a little more where these are rounded.
         """
         if self.reach is None and self.correction is not None and self.parent is not None:
             reaches = [version.bound() for version in (self.parent, *self.correction.versions())]
             if None not in reaches:
                 own, mixed, *others = (reach for reach in reaches if reach is not None)
                 weights = (weight for _, weight in self.correction.inbox)
-                self.reach = own + sum(abs(weight) * (other + mixed) for weight, other in zip(weights, others))
+                self.reach = own + sum(
+                    abs(weight) * ROUNDED * (other + mixed) for weight, other in zip(weights, others)
+                )
         return self.reach

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from gossiptrain.compression import Cast, bfloat16, float16, int8
 from gossiptrain.mixing import ad_psgd, d_psgd
 from gossiptrain.runtime.parameters import ParameterVector
 
@@ -126,6 +127,44 @@ def test_mixing_on_the_gpu_is_mixing_on_the_cpu(mixer, dtype):
     for on_cpu, on_gpu in zip(*results):
         torch.testing.assert_close(on_gpu, on_cpu)
     assert distances[2:] == pytest.approx(distances[:2], rel=1e-3)
+
+
+@pytest.mark.parametrize("codec", [bfloat16(), float16(), int8()], ids=repr)
+def test_a_codec_writes_on_the_gpu_what_it_writes_on_the_cpu(codec):
+    ours, theirs = (ParameterVector(network(1).to(device), codec=codec) for device in ("cuda", "cpu"))
+    assert ours.nbytes == theirs.nbytes
+    for vector in (ours, theirs):
+        vector.publish()
+    on_gpu, on_cpu = (torch.frombuffer(bytearray(vector.pin(1)), dtype=torch.uint8) for vector in (ours, theirs))
+    if isinstance(codec, Cast):
+        assert torch.equal(on_gpu, on_cpu)
+    else:  # one division may be rounded otherwise
+        assert float((on_gpu != on_cpu).float().mean()) < 0.01
+    for vector, data in ((ours, theirs.pin(1)), (theirs, ours.pin(1))):
+        buffer = receive(vector, data)
+        assert vector.is_finite(buffer)
+        assert vector.mix(1, [(buffer, 0.5)], ad_psgd()) < 0.2
+    assert ours.memory_report()["staging_host"] == ours.nbytes
+
+
+@pytest.mark.parametrize("codec", [bfloat16(), int8()], ids=repr)
+def test_two_peers_on_the_gpu_with_a_codec_keep_their_mean(codec):
+    models = [network(seed).cuda() for seed in (1, 2)]
+    vectors = [ParameterVector(model, codec=codec) for model in models]
+    before = [sum(pair) / 2 for pair in zip(*(held(model) for model in models))]
+    for version in range(1, 20):
+        for vector in vectors:
+            vector.publish()
+            vector.latest()
+        inboxes = [[(receive(vectors[i], vectors[1 - i].pin(version)), 0.5)] for i in (0, 1)]
+        for vector, inbox in zip(vectors, inboxes):
+            vector.mix(version, inbox, ad_psgd())
+        for vector in vectors:
+            vector.apply()
+            vector.release(version)
+    after = [sum(pair) / 2 for pair in zip(*(held(model) for model in models))]
+    for now, then in zip(after, before):
+        torch.testing.assert_close(now, then, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

@@ -266,6 +266,11 @@ def test_a_mistake_is_named_and_nothing_is_started(script, monkeypatch, capsys, 
 
 
 @slow
+def test_an_unknown_codec_is_refused_with_the_known_ones(script, capsys):
+    assert cli.main(["launch", "--codec", "zip", str(script("pass"))]) == 2
+    assert re.search(r"codec='zip'.*none, bfloat16, float16, int8", capsys.readouterr().err)
+
+
 def test_an_unknown_mixer_is_refused_with_the_known_ones(script, capsys):
     assert cli.main(["launch", "--mixer", "magic", str(script("pass"))]) == 2
     assert re.search(r"mixer='magic'.*ad_psgd, d_psgd", capsys.readouterr().err)

@@ -32,6 +32,7 @@ def test_a_script_started_by_hand_runs_alone_and_founds_its_run():
         seeds=seeds,
         founder=st.booleans(),
         topology=st.sampled_from(["ring", "base_k"]),
+        codec=st.sampled_from(["none", "int8"]),
         sync_every=st.integers(1, 999),
         insecure=st.booleans(),
         keep_checkpoints=st.integers(1, 99),

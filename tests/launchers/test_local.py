@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gossiptrain.dashboard.watch import joining_command
 from gossiptrain.errors import ConfigurationError
 from gossiptrain.launchers import local
 from gossiptrain.launchers.local import Exited, LaunchConfig, LocalRun
@@ -235,11 +236,14 @@ def test_a_peer_that_closes_its_output_is_still_waited_for(script, tmp_path, pol
 
 
 def test_a_run_writes_down_how_it_was_started(script, tmp_path, poll_until):
-    with LocalRun(config(script("pass"), tmp_path, peers=2, mixer="d_psgd", arguments=("--lr", "1"))) as run:
+    with LocalRun(
+        config(script("pass"), tmp_path, peers=2, mixer="d_psgd", codec="int8", arguments=("--lr", "1"))
+    ) as run:
         poll_until(run)
     written = json.loads((run.folder.path / "config.json").read_text())
     assert written["peers"] == ["peer-0", "peer-1"]
     assert (written["mixer"], written["arguments"], written["run_id"]) == ("d_psgd", ["--lr", "1"], run.run_id)
+    assert written["codec"] == "int8"
     assert set(written["versions"]) >= {"torch", "pyzmq"}
 
 
@@ -314,3 +318,11 @@ def test_peers_started_from_a_shell_that_ignores_interrupts_still_hear_them(scri
         signal.signal(signal.SIGINT, before)
     assert run.exited["peer-0"].returncode in (-signal.SIGINT, 130)
     assert time.monotonic() - began < local.TERMINATE_AFTER_S
+
+
+def test_the_line_to_join_with_says_what_peers_must_agree_on(script, tmp_path):
+    train = script("pass")
+    plain = joining_command(config(train, tmp_path), "tcp://10.0.0.1:7400")
+    assert plain == f"gossiptrain launch --join tcp://10.0.0.1:7400 {train}"
+    other = joining_command(config(train, tmp_path, codec="int8", sync_every="auto"), "tcp://10.0.0.1:7400")
+    assert "--codec=int8 --sync-every=auto" in other

@@ -43,6 +43,7 @@ evaluate = "own_models_1:held_out"
 optimizer = { kind = "adam", lr = 0.01, betas = [0.8, 0.99] }
 schedule = { kind = "cosine", steps = 60, warmup = 5 }
 batch_size = 16
+codec = "int8"
 partition = ["dirichlet", 0.5]
 evaluation_samples = 50
 threads = 1
@@ -78,6 +79,7 @@ def test_a_file_that_trains_is_read_whole_and_learns(folder: Path) -> None:
     assert sys.path == before
     work = simulation.options.workload
     assert isinstance(work, sim.TorchWorkload)
+    assert work.snapshot_bytes < work.state_bytes / 3
     said = work.describe()
     assert f"{12 * 24 + 24 + 24 * 12 + 12 + 12 * 4 + 4:,} parameters, Adam by a schedule, batches of 16 of 400" in said
     assert isinstance(work.step_times, sim.LogNormalSteps)
