@@ -170,7 +170,7 @@ def test_buffers_stay_within_their_budget_while_peers_exchange_and_newcomers_are
 
 
 @pytest.mark.slow
-def test_a_peer_without_room_for_a_state_exchanges_and_leaves_newcomers_to_another():
+def test_a_peer_without_room_for_a_state_exchanges_and_leaves_newcomers_to_another(until):
     """It is asked now and then, and never holds a state; newcomers begin all the same."""
     roomy = Training("peer-0", (), 1.0)
     peers = [roomy]
@@ -182,6 +182,7 @@ def test_a_peer_without_room_for_a_state_exchanges_and_leaves_newcomers_to_anoth
             peers.append(Training(f"peer-{number}", (roomy.peer.address,), 1.0, **tight))
             peers[-1].start()
             assert peers[-1].has_begun.wait(30)
+        until(lambda: peers[1].peer.exchange_count > 0, "an exchange of the peer without room")
     finally:
         for each in peers:
             each.is_over = True
@@ -189,7 +190,7 @@ def test_a_peer_without_room_for_a_state_exchanges_and_leaves_newcomers_to_anoth
             each.join(20)
     assert peers[1].most["states"] == 0
     assert peers[1].most_in_all <= 4.1 * MB
-    assert peers[1].peer.exchange_count > 0
+    assert [each.error for each in peers] == [None] * len(peers)
 
 
 def most_in_two_seconds(sent: list[tuple[float, int]]) -> float:
