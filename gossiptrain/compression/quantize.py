@@ -84,7 +84,8 @@ def _encode_blocks(x_NB: Tensor, scales: Tensor, data: Tensor) -> None:
     scales[: len(x_NB)] = scale_N
     # Half precision would round the quotient before it is rounded to a whole number.
     wide = x_NB if x_NB.dtype in (torch.float32, torch.float64) else x_NB.float()
-    quotient_NB = torch.div(wide, scale_N[:, None]).round_().clamp_(-LEVELS, LEVELS)
+    # A scale is off by 2^-24 at most, so that no quotient rounds to more than LEVELS.
+    quotient_NB = torch.div(wide, scale_N[:, None]).round_()
     data[: x_NB.numel()].view_as(x_NB).copy_(quotient_NB)
 
 

@@ -160,10 +160,11 @@ def together(*, count: int, megabytes: float, seconds: float, newcomers: int = 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixer", ["ad_psgd", "d_psgd"])
-def test_buffers_stay_within_their_budget_while_peers_exchange_and_newcomers_are_served(mixer):
+@pytest.mark.parametrize(("mixer", "codec"), [("ad_psgd", "none"), ("d_psgd", "none"), ("ad_psgd", "int8")])
+def test_buffers_stay_within_their_budget_while_peers_exchange_and_newcomers_are_served(mixer, codec):
     budget_mb = 10.0
-    peers = together(count=3, newcomers=2, megabytes=1.0, seconds=3.0, max_buffer_mb=budget_mb, mixer=mixer)
+    limits = {"max_buffer_mb": budget_mb, "mixer": mixer, "codec": codec}
+    peers = together(count=3, newcomers=2, megabytes=1.0, seconds=3.0, **limits)
     assert max(each.most_in_all for each in peers) <= budget_mb * MB
     assert max(each.most["states"] for each in peers) > 0, "newcomers were served"
     assert all(each.peer.exchange_count > 3 for each in peers)
